@@ -1,0 +1,23 @@
+"""How Alembic reaches the database: on the connection it is handed, else by the settings."""
+
+import asyncio
+
+from alembic import context
+from sqlalchemy import Connection
+
+from callflow_service.migrating import with_connection
+from callflow_service.settings import load_settings
+from callflow_service.tables import metadata
+
+
+def run(connection: Connection) -> None:
+    context.configure(connection=connection, target_metadata=metadata, compare_type=True)
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+handed: Connection | None = context.config.attributes.get("connection")
+if handed is not None:
+    run(handed)
+else:
+    asyncio.run(with_connection(load_settings().database_url, run))

@@ -1,0 +1,105 @@
+"""Put the house together: the faces on one application, and what is around every request."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exception_handlers import http_exception_handler
+from fastapi.responses import JSONResponse
+from fastapi_offline import FastAPIOffline
+from starlette.exceptions import HTTPException
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
+from callflow_service import __version__
+from callflow_service.database import Database, schema_problem
+from callflow_service.domain.errors import StorageUnavailable
+from callflow_service.migrating import migration_scripts
+from callflow_service.mor.face import PREFIXES, MorFace
+from callflow_service.passwords import Passwords
+from callflow_service.requests import EachRequest, TolerantPath, configure_logging
+from callflow_service.service import CallFlows
+from callflow_service.settings import Settings, load_settings
+
+_DESCRIPTION: Final = """\
+Change what a device does with a call, through the HTTP call that MOR's clients make already.
+
+Every call is signed; `callflow-service sign` prints the signed string, the hash and the whole request.
+"""
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application, ready to be served. It connects to the database when it is first asked something."""
+    database = Database(settings.database_url, pool_size=settings.pool_size, timeout_ms=settings.database_timeout_ms)
+    mor = MorFace(
+        database=database,
+        call_flows=CallFlows(settings.api_enabled, settings.hash_policy, Passwords()),
+        allow_get=settings.allow_get,
+        envelope=settings.error_envelope,
+    )
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await database.close()
+
+    app = FastAPIOffline(
+        title="callflow-service",
+        version=__version__,
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        redirect_slashes=False,
+    )
+    app.include_router(mor.router())
+    _add_health(app, database)
+
+    def is_mor(path: str) -> bool:
+        return any(path == prefix or path.startswith(prefix + "/") for prefix in PREFIXES)
+
+    @app.exception_handler(HTTPException)
+    async def refuse(request: Request, error: HTTPException) -> Response:
+        if not is_mor(request.url.path) or error.status_code not in {404, 405}:
+            return await http_exception_handler(request, error)
+        headers = {"Allow": "GET, POST"} if error.status_code == 405 else None  # noqa: PLR2004 - an HTTP status
+        return mor.failed_transport(error.status_code, headers=headers)
+
+    def defect(path: str) -> Response:
+        return mor.failed_transport(500) if is_mor(path) else JSONResponse({"detail": "Internal error"}, 500)
+
+    # The last added is the first a request meets.
+    app.add_middleware(TolerantPath, prefixes=PREFIXES)
+    app.add_middleware(EachRequest, defect=defect)
+    if settings.trusted_proxies:
+        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(settings.trusted_proxies))
+    return app
+
+
+def _add_health(app: FastAPI, database: Database) -> None:
+    scripts = migration_scripts()
+
+    @app.get("/health/live", tags=["Health"], summary="Whether the process answers")
+    async def live() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get(
+        "/health/ready",
+        tags=["Health"],
+        summary="Whether calls can be served: the database answers and has the right schema",
+        responses={503: {"description": "Not ready; `detail` says why"}},
+    )
+    async def ready() -> JSONResponse:
+        try:
+            async with database.session() as session:
+                problem = await schema_problem(session, scripts)
+        except StorageUnavailable:
+            problem = "The database cannot be reached."
+        if problem:
+            return JSONResponse({"status": "unavailable", "detail": problem}, 503)
+        return JSONResponse({"status": "ok"})
+
+
+def from_environment() -> FastAPI:
+    """The application of a worker process, by the settings in its environment."""
+    settings = load_settings()
+    configure_logging(settings.log_level)
+    return create_app(settings)

@@ -1,0 +1,223 @@
+"""The command line: serve, migrate, load, sign."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from shlex import quote
+from typing import Annotated, Final, NoReturn
+
+import typer
+import uvicorn
+from pydantic import SecretStr
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
+from sqlalchemy.exc import DBAPIError
+from uvicorn.supervisors import Multiprocess
+
+from callflow_service.database import Database, schema_problem
+from callflow_service.domain.errors import StorageUnavailable
+from callflow_service.domain.signature import GET_ORDER, UPDATE_ORDER, digests, strict_strings
+from callflow_service.embedded import EmbeddedUnavailable, start_embedded
+from callflow_service.migrating import migrate as migrate_database
+from callflow_service.migrating import migration_scripts
+from callflow_service.mor.parameters import ALIASES
+from callflow_service.settings import PREFIX, Settings, SettingsError, load_settings
+from callflow_service.world.loading import DEMO_FILE, LoadReport, WorldError, is_empty, load_world
+
+_CALLS: Final = {"device_callflow_update": UPDATE_ORDER, "device_callflow_get": GET_ORDER}
+_DEMO_CALL: Final = ("device_callflow_get", {"u": "admin", "device_id": "100"}, "456789")
+
+app = typer.Typer(
+    help="Change call flows through MOR's call, and let any switch follow them.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+_out = Console(highlight=False, soft_wrap=True)
+_err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def main() -> None:
+    """Run the command line. What the operator can mend ends it with one sentence and status 1."""
+    try:
+        app()
+    except (SettingsError, EmbeddedUnavailable, WorldError) as error:
+        _fail(str(error))
+    except (StorageUnavailable, OSError, DBAPIError) as error:
+        _fail(f"The database cannot be used: {_innermost(error)}")
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to serve on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to serve on; 0 takes a free one.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Number of worker processes.")] = None,
+    *,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Migrate, and load the demo data into an empty database.")
+    ] = False,
+) -> None:
+    """Serve the calls."""
+    settings = _settings()
+    host, port = host or settings.host, settings.port if port is None else port
+    listening = _listen(host, port)
+    if demo:
+        _prepare_demo(settings.database_url)
+    _check_database(settings)
+    address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
+    _out.print(f"Serving on {address}, explorer at {address}/docs")
+    if demo:
+        call, values, key = _DEMO_CALL
+        _out.print(f"Try: {_curl(address, call, values, _hash(call, values, key))}")
+    config = uvicorn.Config(
+        "callflow_service.app:from_environment",
+        factory=True,
+        workers=workers or settings.workers,
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=30,
+    )
+    # The server raises the signal that stopped it once more; a plain exit lets the embedded PostgreSQL stop too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        if config.workers > 1:
+            Multiprocess(config, sockets=[listening]).run()
+        else:
+            uvicorn.Server(config).run(sockets=[listening])
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+@app.command()
+def migrate(revision: Annotated[str, typer.Argument(help="Revision to upgrade to.")] = "head") -> None:
+    """Bring the database to this release's schema."""
+    settings = _settings()
+    migrate_database(settings.database_url, revision)
+    _out.print(
+        f"The database is at revision {revision if revision != 'head' else migration_scripts().get_current_head()}."
+    )
+
+
+@app.command()
+def load(
+    file: Annotated[Path, typer.Argument(help="World file, YAML or JSON.", exists=True, dir_okay=False, readable=True)],
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the difference.")] = False,
+) -> None:
+    """Load accounts, devices, DIDs and switch users; all of the file, or nothing."""
+    settings = _settings()
+    with Progress(*(BarColumn(), DownloadColumn(), TimeRemainingColumn()), console=_err, transient=True) as progress:
+        task = progress.add_task("load", total=file.stat().st_size)
+        report = asyncio.run(
+            load_world(
+                settings.database_url,
+                file,
+                dry_run=dry_run,
+                progress=lambda done, total: progress.update(task, completed=done, total=total),
+            )
+        )
+    _print_report(report, dry_run=dry_run)
+
+
+@app.command()
+def sign(
+    call: Annotated[str, typer.Argument(help=f"{' or '.join(_CALLS)}.")],
+    values: Annotated[list[str], typer.Argument(help="Parameters as NAME=VALUE, in the order they will be sent.")],
+    key: Annotated[str, typer.Option(prompt="API secret key", hide_input=True, help="Asked for where not given.")],
+    url: Annotated[str, typer.Option(help="Where the service is.")] = "http://127.0.0.1:8000",
+) -> None:
+    """Print the signed string without the key, the hash, and the request as curl."""
+    if call not in _CALLS:
+        raise typer.BadParameter(f"the calls are {' and '.join(_CALLS)}", param_hint="CALL")
+    parameters: dict[str, str] = {}
+    for value in values:
+        name, equals, text = value.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"{value!r} is not NAME=VALUE", param_hint="VALUES")
+        parameters[name] = text
+    _out.print(f"signed string: {_signed_string(call, parameters)}", markup=False)
+    digest = _hash(call, parameters, key)
+    _out.print(f"hash:          {digest}")
+    _out.print(_curl(url, call, parameters, digest), markup=False)
+
+
+def _settings() -> Settings:
+    """The settings, with the embedded PostgreSQL where no other one is named."""
+    settings = load_settings()
+    if settings.database_url.get_secret_value():
+        return settings
+    url = start_embedded(settings.data_dir)
+    # Worker processes read their settings from the environment.
+    os.environ[f"{PREFIX}DATABASE_URL"] = url.get_secret_value()
+    return settings.model_copy(update={"database_url": url})
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        _fail(f"Cannot serve on {host} port {port}: {os.strerror(error.errno) if error.errno else error}.")
+
+
+def _prepare_demo(url: SecretStr) -> None:
+    migrate_database(url)
+    if asyncio.run(is_empty(url)):
+        _print_report(asyncio.run(load_world(url, DEMO_FILE, demo=True)), dry_run=False)
+
+
+def _check_database(settings: Settings) -> None:
+    async def problem() -> str | None:
+        database = Database(settings.database_url, pool_size=1, timeout_ms=5000)
+        try:
+            async with database.session() as session:
+                return await schema_problem(session, migration_scripts())
+        finally:
+            await database.close()
+
+    if sentence := asyncio.run(problem()):
+        _fail(sentence)
+
+
+def _print_report(report: LoadReport, *, dry_run: bool) -> None:
+    for warning in report.warnings:
+        _err.print(f"Warning: {warning}", markup=False)
+    for difference in report.differences:
+        _out.print(difference, markup=False)
+    _out.print(f"{'Would load' if dry_run else 'Loaded'}: {report.summary}", markup=False)
+
+
+def _signed_string(call: str, parameters: dict[str, str]) -> str:
+    signed = {}
+    for name, value in parameters.items():
+        own_name = ALIASES.get(name, name)
+        if own_name in _CALLS[call] and (own_name == name or own_name not in parameters):
+            signed[own_name] = value
+    return next(iter(strict_strings(signed)))
+
+
+def _hash(call: str, parameters: dict[str, str], key: str) -> str:
+    return next(digests(_signed_string(call, parameters), key))
+
+
+def _curl(url: str, call: str, parameters: dict[str, str], digest: str) -> str:
+    fields = " ".join(f"--data-urlencode {quote(f'{name}={value}')}" for name, value in parameters.items())
+    return f"curl {quote(f'{url}/billing/api/{call}')} {fields} -d hash={digest}"
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """The driver's own sentence, without the words of the layers above it."""
+    return _innermost(error.__cause__) if error.__cause__ else error
+
+
+def _fail(sentence: str) -> NoReturn:
+    _err.print(f"callflow-service: {sentence}", markup=False)
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""From what a caller asks for and what there is, the call flow that shall be."""
+
+from dataclasses import dataclass
+from typing import assert_never
+
+from callflow_service.domain.access import Account, OwnedDevice, may_use
+from callflow_service.domain.callflow import (
+    Action,
+    AsItComes,
+    CallerId,
+    CallFlow,
+    Custom,
+    Device,
+    Empty,
+    FaxDetect,
+    Forward,
+    FromDevice,
+    FromDid,
+    State,
+    Voicemail,
+    is_external_number,
+)
+from callflow_service.domain.errors import (
+    ActionUnknown,
+    DestinationMissing,
+    DeviceNotFound,
+    DidNotFound,
+    ExternalNumberInvalid,
+    FaxDeviceNotFound,
+    LocalDeviceNotFound,
+    StateUnknown,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class WantedChange:
+    """What a caller asks for, each part as it was sent.
+
+    An id is None where it was not sent and `NAMES_NOTHING` where what was sent is no id; a state or an action is
+    None where it was not sent or is unknown.
+    """
+
+    device_id: int
+    state: State | None
+    action: Action | None
+    forward_to_device: int | None = None
+    external_number: str | None = None
+    fax_device: int | None = None
+    device_caller_id: bool = False
+    source_caller_id: bool = False
+    did_id: int | None = None
+    custom: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AssignedDid:
+    """A DID and the device it is assigned to, if any."""
+
+    id: int
+    number: str
+    device_id: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Everything a decision needs, of what the request names; None is not there, or was not named."""
+
+    account: Account | None
+    device: OwnedDevice | None
+    forward_device: OwnedDevice | None = None
+    fax_device: OwnedDevice | None = None
+    did: AssignedDid | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What shall be stored: this call flow, for this state of this device."""
+
+    device: OwnedDevice
+    state: State
+    flow: CallFlow
+
+
+def usable_device(account: Account, device: OwnedDevice | None) -> OwnedDevice:
+    """The device that a request is about.
+
+    Raises:
+        DeviceNotFound: It is not there, or not the account's: the two must look the same.
+    """
+    if device is None or not may_use(account, device):
+        raise DeviceNotFound
+    return device
+
+
+def decide(account: Account, facts: Facts, wanted: WantedChange) -> Change:
+    """The change, if it may and can be made. The checks run in the order of MOR's error table.
+
+    Raises:
+        ChangeRefused: The first thing that is wrong.
+    """
+    device = usable_device(account, facts.device)
+    if wanted.state is None:
+        raise StateUnknown
+    if wanted.action is None or (wanted.action is Action.FAX_DETECT and wanted.state is not State.BEFORE_CALL):
+        raise ActionUnknown
+    return Change(device, wanted.state, _flow(wanted.action, account, facts, wanted))
+
+
+def _flow(action: Action, account: Account, facts: Facts, wanted: WantedChange) -> CallFlow:
+    match action:
+        case Action.FORWARD:
+            destination = _destination(account, facts, wanted)
+            return Forward(destination, _caller_id(wanted, _own_did(facts, wanted)))
+        case Action.FAX_DETECT:
+            fax = _fax_device(account, facts)
+            _own_did(facts, wanted)
+            return FaxDetect(fax)
+        case Action.VOICEMAIL:
+            _own_did(facts, wanted)
+            return Voicemail()
+        case Action.EMPTY:
+            _own_did(facts, wanted)
+            return Empty()
+        case _:
+            assert_never(action)
+
+
+def _destination(account: Account, facts: Facts, wanted: WantedChange) -> Device | str:
+    if wanted.forward_to_device is not None:
+        target = facts.forward_device
+        if target is None or not may_use(account, target):
+            raise LocalDeviceNotFound
+        return target.device
+    if wanted.external_number is None:
+        raise DestinationMissing
+    if not is_external_number(wanted.external_number):
+        raise ExternalNumberInvalid
+    return wanted.external_number
+
+
+def _fax_device(account: Account, facts: Facts) -> Device:
+    target = facts.fax_device
+    if target is None or not target.device.is_fax or not may_use(account, target):
+        raise FaxDeviceNotFound
+    return target.device
+
+
+def _own_did(facts: Facts, wanted: WantedChange) -> AssignedDid | None:
+    """The DID that was named. A wrong one is an error even where no caller ID is needed."""
+    if wanted.did_id is None:
+        return None
+    if facts.did is None or facts.did.device_id != wanted.device_id:
+        raise DidNotFound
+    return facts.did
+
+
+def _caller_id(wanted: WantedChange, did: AssignedDid | None) -> CallerId:
+    """The first that is set wins; none means from the device."""
+    if wanted.device_caller_id:
+        return FromDevice()
+    if wanted.source_caller_id:
+        return AsItComes()
+    if did is not None:
+        return FromDid(did.id, did.number)
+    if wanted.custom is not None:
+        return Custom(wanted.custom)
+    return FromDevice()

@@ -1,0 +1,179 @@
+"""Answer MOR's two calls over HTTP: read, ask the service, write the page."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Final
+
+from fastapi import APIRouter, Request, Response
+
+from callflow_service.database import Database
+from callflow_service.domain.errors import (
+    ActionUnknown,
+    ApiDisabled,
+    CallFlowError,
+    DestinationMissing,
+    DeviceNotFound,
+    DidNotFound,
+    ExternalNumberInvalid,
+    FaxDeviceNotFound,
+    LocalDeviceNotFound,
+    LoginFailed,
+    MethodDisabled,
+    NotAuthorised,
+    SignatureMismatch,
+    StateUnknown,
+    StorageUnavailable,
+)
+from callflow_service.mor import documentation
+from callflow_service.mor.pages import MEDIA_TYPE, ErrorEnvelope, error_page, get_page, update_page
+from callflow_service.mor.parameters import Parameters, RequestUnreadable, read_parameters
+from callflow_service.service import CallFlows, Sender
+
+MAX_BODY: Final = 64 * 1024
+"""The largest request body that is read, in bytes."""
+
+ERROR_TEXTS: Final[dict[type[CallFlowError], str]] = {
+    ApiDisabled: "API Requests are disabled",
+    MethodDisabled: "GET Requests are disabled",
+    LoginFailed: "Bad login",
+    SignatureMismatch: "Incorrect hash",
+    NotAuthorised: "You are not authorised to use this functionality",
+    DeviceNotFound: "Device was not found",
+    StateUnknown: "Callflow state was not found",
+    ActionUnknown: "Callflow action was not found",
+    DestinationMissing: "Missing forward parameters",
+    LocalDeviceNotFound: "Local device was not found",
+    ExternalNumberInvalid: "External number was not found",
+    FaxDeviceNotFound: "FAX device was not found",
+    DidNotFound: "DID was not found",
+}
+"""MOR's texts, exact; clients compare them."""
+
+GET_ERROR_TEXTS: Final = ERROR_TEXTS | {LoginFailed: "User was not found"}
+"""The texts of `device_callflow_get`, which words one of them its own way."""
+
+FAILED_TRANSPORT: Final = {
+    404: "There is no such call",
+    405: "This call takes POST, and GET where that is allowed",
+    413: "Request body is larger than 64 KiB",
+    500: "Internal error",
+    503: "Service is temporarily unavailable",
+}
+"""Our own texts for what is no answer of MOR's at all."""
+
+RETRY_AFTER_SECONDS: Final = "2"
+PREFIXES: Final = ("/billing/api", "/api")
+"""Where clients have the calls; the first is the one that is documented."""
+
+
+@dataclass(frozen=True, slots=True)
+class MorFace:
+    """MOR's two calls, on the database and under the operator's rules."""
+
+    database: Database
+    call_flows: CallFlows
+    allow_get: bool
+    envelope: ErrorEnvelope
+
+    def router(self) -> APIRouter:
+        """The routes of both calls, below both prefixes, by POST and by GET."""
+        router = APIRouter()
+        calls = ((self.update, documentation.UPDATE), (self.get, documentation.GET))
+        for prefix in PREFIXES:
+            for endpoint, call in calls:
+                for method in ("POST", "GET"):
+                    router.add_api_route(
+                        f"{prefix}/{call.name}",
+                        endpoint,
+                        methods=[method],
+                        response_class=Response,
+                        include_in_schema=prefix == PREFIXES[0],
+                        **call.describe(method),
+                    )
+        return router
+
+    async def update(self, request: Request) -> Response:
+        """Change what a device does with a call in one state."""
+
+        async def answer(parameters: Parameters) -> bytes:
+            wanted = parameters.wanted_change()
+            claim = parameters.update_claim(method_allowed=self._is_allowed(request))
+            async with self.database.session() as session:
+                return update_page(await self.call_flows.update(session, claim, wanted, sender_of(request)))
+
+        return await self._answer(request, "device_callflow_update", ERROR_TEXTS, answer)
+
+    async def get(self, request: Request) -> Response:
+        """Tell what a device does with a call in each state."""
+
+        async def answer(parameters: Parameters) -> bytes:
+            claim = parameters.get_claim(method_allowed=self._is_allowed(request))
+            async with self.database.session() as session:
+                return get_page(await self.call_flows.get(session, claim, parameters.device_id))
+
+        return await self._answer(request, "device_callflow_get", GET_ERROR_TEXTS, answer)
+
+    def failed_transport(self, status: int, *, headers: dict[str, str] | None = None) -> Response:
+        """The page for what is no answer of MOR's: clients must see a failed request."""
+        return self._page(FAILED_TRANSPORT[status], status=status, headers=headers)
+
+    async def _answer(
+        self,
+        request: Request,
+        call: str,
+        texts: dict[type[CallFlowError], str],
+        answer: Callable[[Parameters], Awaitable[bytes]],
+    ) -> Response:
+        log: dict[str, object] = request.scope["log"]
+        log["call"] = call
+        try:
+            body = await read_body(request, MAX_BODY)
+            if body is None:
+                return self.failed_transport(413)
+            parameters = read_parameters(request.scope["query_string"], request.headers.get("content-type", ""), body)
+            log["account"] = parameters.values.get("u", "")[:64]
+            page = await answer(parameters)
+        except RequestUnreadable as error:
+            log["outcome"] = str(error)
+            return self._page(str(error), status=400)
+        except CallFlowError as error:
+            text = texts[type(error)]
+            log["outcome"] = text
+            return self._page(text, status=200)
+        except StorageUnavailable as error:
+            log["outcome"] = f"database unavailable: {error}"
+            return self.failed_transport(503, headers={"Retry-After": RETRY_AFTER_SECONDS})
+        log["outcome"] = "ok"
+        return Response(page, media_type=MEDIA_TYPE)
+
+    def _page(self, text: str, *, status: int, headers: dict[str, str] | None = None) -> Response:
+        return Response(error_page(text, self.envelope), status_code=status, headers=headers, media_type=MEDIA_TYPE)
+
+    def _is_allowed(self, request: Request) -> bool:
+        return self.allow_get or request.method != "GET"
+
+
+async def read_body(request: Request, limit: int) -> bytes | None:
+    """The request's body, or None where it is larger than `limit` bytes, of which no more are kept than that.
+
+    Raises:
+        ClientDisconnect: The client went away before it had sent all.
+    """
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            return None
+    return body
+
+
+def sender_of(request: Request) -> Sender:
+    """Where a request comes from; behind a trusted proxy, the address that it tells."""
+    address: IPv4Address | IPv6Address | None
+    try:
+        address = ip_address(request.client.host) if request.client else None
+    except ValueError:
+        # A proxy may tell a name, or "unknown".
+        address = None
+    return Sender(address, str(request.scope["log"]["request_id"]))

@@ -1,0 +1,243 @@
+"""The facts of one request, and the call flow that it leaves."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any, Final, NoReturn, assert_never
+
+from sqlalchemy.exc import IntegrityError
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from callflow_service.domain.access import Account, OwnedDevice, Role
+from callflow_service.domain.callflow import (
+    Action,
+    AsItComes,
+    CallerId,
+    CallerIdKind,
+    CallFlow,
+    Custom,
+    Device,
+    Empty,
+    FaxDetect,
+    Forward,
+    FromDevice,
+    FromDid,
+    State,
+    Voicemail,
+)
+from callflow_service.domain.changing import AssignedDid, Change, Facts, WantedChange
+from callflow_service.domain.errors import DeviceNotFound, DidNotFound, FaxDeviceNotFound, LocalDeviceNotFound
+from callflow_service.domain.signature import HashPolicy
+from callflow_service.repositories.statements import fetch, run
+
+
+class Face(StrEnum):
+    """Where a change came in."""
+
+    MOR = "mor"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who makes a change and from where, for the history."""
+
+    account_id: int
+    face: Face
+    address: IPv4Address | IPv6Address | None
+    request_id: str
+
+
+_ACCOUNT: Final = """
+    caller.id, caller.username, caller.role, caller.blocked,
+    caller.api_enabled AND (owner.role IS DISTINCT FROM 'reseller' OR owner.api_enabled),
+    caller.pbx_addon, caller.hash_policy,
+    coalesce(caller.api_key, owner.api_key, admin.api_key, ''),
+    caller.password_hash"""
+
+_DEVICE: Final = """,
+    device.id, device.technology, device.name, device.owner_id, device_owner.name, device_owner.owner_id,
+    device.ring_seconds"""
+
+_CALLER_AND_DEVICE: Final = """
+FROM (VALUES (1)) AS request
+LEFT JOIN account AS caller ON caller.username = $1
+LEFT JOIN account AS owner ON owner.id = caller.owner_id
+LEFT JOIN account AS admin ON admin.id = owner.owner_id
+LEFT JOIN device ON device.id = $2
+LEFT JOIN account AS device_owner ON device_owner.id = device.owner_id"""
+
+_LOAD_FACTS: Final = f"""SELECT {_ACCOUNT}{_DEVICE},
+    target.id, target.technology, target.name, target.owner_id, target_owner.name, target_owner.owner_id,
+    target.ring_seconds,
+    fax.id, fax.technology, fax.name, fax.owner_id, fax_owner.name, fax_owner.owner_id, fax.ring_seconds,
+    did.id, did.number, did.device_id {_CALLER_AND_DEVICE}
+LEFT JOIN device AS target ON target.id = $3
+LEFT JOIN account AS target_owner ON target_owner.id = target.owner_id
+LEFT JOIN device AS fax ON fax.id = $4
+LEFT JOIN account AS fax_owner ON fax_owner.id = fax.owner_id
+LEFT JOIN did ON did.id = $5"""
+
+_LOAD_FLOWS: Final = f"""SELECT {_ACCOUNT}{_DEVICE},
+    flow.state, flow.action, target.id, target.technology, target.name, flow.target_number, flow.caller_id,
+    did.id, did.number, flow.caller_id_text {_CALLER_AND_DEVICE}
+LEFT JOIN callflow AS flow ON flow.device_id = device.id AND flow.priority = 1
+LEFT JOIN device AS target ON target.id = flow.target_device_id
+LEFT JOIN did ON did.id = flow.caller_id_did_id"""
+
+# One statement, so one transaction: the row and its history are there together or not at all. OLD and NEW in RETURNING
+# need PostgreSQL 18.
+_SAVE: Final = """WITH saved AS (
+    INSERT INTO callflow (device_id, state, priority, action, target_device_id, target_number,
+        caller_id, caller_id_did_id, caller_id_text)
+    VALUES ($1, $2, 1, $3, $4, $5, $6, $7, $8)
+    ON CONFLICT (device_id, state, priority) DO UPDATE SET
+        action = excluded.action, target_device_id = excluded.target_device_id,
+        target_number = excluded.target_number, caller_id = excluded.caller_id,
+        caller_id_did_id = excluded.caller_id_did_id, caller_id_text = excluded.caller_id_text
+    RETURNING old.device_id AS was, to_jsonb(old) AS before, to_jsonb(new) AS after
+)
+INSERT INTO callflow_history (account_id, face, address, request_id, device_id, state, priority, before, after)
+SELECT $9, $10, $11, $12, $1, $2, 1, CASE WHEN was IS NULL THEN NULL ELSE before END, after FROM saved"""
+
+
+async def load_facts(session: AsyncSession, username: str | None, wanted: WantedChange) -> Facts:
+    """Everything that deciding on a change needs, in one statement."""
+    (row,) = await fetch(
+        session,
+        _LOAD_FACTS,
+        (username, wanted.device_id, wanted.forward_to_device, wanted.fax_device, wanted.did_id),
+    )
+    return Facts(
+        account=_account(row),
+        device=_owned_device(row, 9),
+        forward_device=_owned_device(row, 16),
+        fax_device=_owned_device(row, 23),
+        did=None if row[30] is None else AssignedDid(row[30], row[31], row[32]),
+    )
+
+
+async def load_flows(
+    session: AsyncSession, username: str | None, device_id: int
+) -> tuple[Facts, Mapping[State, CallFlow]]:
+    """The caller, the device and what is set for it, in one statement; a state that was never touched is not there."""
+    rows = await fetch(session, _LOAD_FLOWS, (username, device_id))
+    facts = Facts(account=_account(rows[0]), device=_owned_device(rows[0], 9))
+    return facts, {State(row[16]): call_flow(row[17:]) for row in rows if row[16] is not None}
+
+
+async def save(session: AsyncSession, change: Change, origin: Origin) -> None:
+    """Store a call flow and its history, in one statement.
+
+    Raises:
+        ChangeRefused: What the call flow names vanished since the facts were loaded; nothing was stored.
+    """
+    flow = change.flow
+    target_device_id: int | None = None
+    target_number: str | None = None
+    caller_id: tuple[CallerIdKind | None, int | None, str | None] = (None, None, None)
+    match flow:
+        case Empty():
+            action = Action.EMPTY
+        case Voicemail():
+            action = Action.VOICEMAIL
+        case FaxDetect(fax):
+            action = Action.FAX_DETECT
+            target_device_id = fax.id
+        case Forward(destination, choice):
+            action = Action.FORWARD
+            caller_id = _caller_id_columns(choice)
+            if isinstance(destination, Device):
+                target_device_id = destination.id
+            else:
+                target_number = destination
+        case _:
+            assert_never(flow)
+    parameters = (
+        *(change.device.device.id, change.state, action, target_device_id, target_number, *caller_id),
+        *(origin.account_id, origin.face, origin.address, origin.request_id),
+    )
+    try:
+        await run(session, _SAVE, parameters)
+    except IntegrityError as error:
+        _raise_vanished(error, flow)
+
+
+def call_flow(columns: tuple[Any, ...]) -> CallFlow:
+    """A stored call flow, from: action, target id, technology and name, number, caller ID, DID id and number, text."""
+    action, target_id, technology, name, number, caller_id, did_id, did_number, custom = columns
+    match Action(action):
+        case Action.EMPTY:
+            return Empty()
+        case Action.VOICEMAIL:
+            return Voicemail()
+        case Action.FAX_DETECT:
+            return FaxDetect(Device(target_id, technology, name))
+        case Action.FORWARD:
+            destination = number if target_id is None else Device(target_id, technology, name)
+            return Forward(destination, _caller_id(CallerIdKind(caller_id), did_id, did_number, custom))
+
+
+def _account(row: tuple[Any, ...]) -> Account | None:
+    if row[0] is None:
+        return None
+    return Account(
+        id=row[0],
+        username=row[1],
+        role=Role(row[2]),
+        blocked=row[3],
+        api_enabled=row[4],
+        pbx_addon=row[5],
+        hash_policy=None if row[6] is None else HashPolicy(row[6]),
+        api_key=row[7],
+        password_hash=row[8],
+    )
+
+
+def _owned_device(row: tuple[Any, ...], start: int) -> OwnedDevice | None:
+    if row[start] is None:
+        return None
+    id_, technology, name, owner_id, owner_name, reseller_id, ring_seconds = row[start : start + 7]
+    return OwnedDevice(Device(id_, technology, name), owner_id, owner_name, reseller_id, ring_seconds)
+
+
+def _caller_id_columns(choice: CallerId) -> tuple[CallerIdKind, int | None, str | None]:
+    match choice:
+        case FromDevice():
+            return CallerIdKind.DEVICE, None, None
+        case AsItComes():
+            return CallerIdKind.SOURCE, None, None
+        case FromDid(did_id):
+            return CallerIdKind.DID, did_id, None
+        case Custom(text):
+            return CallerIdKind.CUSTOM, None, text
+        case _:
+            assert_never(choice)
+
+
+def _caller_id(kind: CallerIdKind, did_id: int, did_number: str, custom: str) -> CallerId:
+    match kind:
+        case CallerIdKind.DEVICE:
+            return FromDevice()
+        case CallerIdKind.SOURCE:
+            return AsItComes()
+        case CallerIdKind.DID:
+            return FromDid(did_id, did_number)
+        case CallerIdKind.CUSTOM:
+            return Custom(custom)
+
+
+def _raise_vanished(error: IntegrityError, flow: CallFlow) -> NoReturn:
+    """Turn the constraint that was violated into what the caller is told."""
+    constraint = getattr(error.orig.__cause__, "constraint_name", None) if error.orig else None
+    match constraint:
+        case "fk_callflow_device_id":
+            raise DeviceNotFound from error
+        case "fk_callflow_target_device_id" if isinstance(flow, FaxDetect):
+            raise FaxDeviceNotFound from error
+        case "fk_callflow_target_device_id":
+            raise LocalDeviceNotFound from error
+        case "fk_callflow_caller_id_did_id_device_id":
+            raise DidNotFound from error
+        case _:
+            raise error

@@ -1,0 +1,114 @@
+"""Around every request: its id, its log line, a tolerant path, and an answer even where something broke."""
+
+import json
+import logging
+import os
+import re
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final
+
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+_SLASHES = re.compile(r"/{2,}")
+
+_requests = logging.getLogger("callflow_service.request")
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line; a record's `fields` come after the time, the level and the event."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as one line of JSON."""
+        line: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            # Where it broke, not with what: an exception's text may quote a parameter.
+            kind, _, trace = record.exc_info
+            line["error"] = kind.__name__ if kind else ""
+            line["trace"] = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(trace)]
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+def configure_logging(level: str) -> None:
+    """Log JSON lines to standard output, and nothing that a library says of single requests."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    # Its access lines hold the query, and so signatures and passwords.
+    logging.getLogger("uvicorn.access").disabled = True
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
+
+
+class EachRequest:
+    """The outermost layer: gives each request an id, logs one line for it, and answers 500 where something broke."""
+
+    def __init__(self, app: ASGIApp, *, defect: Callable[[str], Response]) -> None:
+        self._app = app
+        self._defect = defect
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass one request on and see to it that it is answered and logged."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        request_id = _request_id(scope)
+        fields: dict[str, object] = {"request_id": request_id, "method": scope["method"], "path": scope["path"]}
+        scope["log"] = fields
+        answered = False
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal answered
+            if message["type"] == "http.response.start":
+                answered = True
+                fields["status"] = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        except Exception:
+            logging.getLogger(__name__).exception("defect", extra={"fields": {"request_id": request_id}})
+            fields["outcome"] = "defect"
+            if not answered:
+                await self._defect(scope["path"])(scope, receive, send_with_id)
+        fields["client"] = scope["client"][0] if scope.get("client") else None
+        fields["duration_ms"] = round((time.perf_counter() - started) * 1000, 2)
+        _requests.info("request", extra={"fields": fields})
+
+
+class TolerantPath:
+    """Below the given prefixes, reads a doubled slash as one and takes no notice of a trailing one."""
+
+    def __init__(self, app: ASGIApp, *, prefixes: tuple[str, ...]) -> None:
+        self._app = app
+        self._prefixes: Final = tuple(prefix + "/" for prefix in prefixes)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass one request on, its path made plain."""
+        if scope["type"] == "http":
+            path: str = scope["path"]
+            if "//" in path or path.endswith("/"):
+                tolerant = _SLASHES.sub("/", path)
+                if tolerant.startswith(self._prefixes):
+                    scope["path"] = tolerant.rstrip("/")
+        await self._app(scope, receive, send)
+
+
+def _request_id(scope: Scope) -> str:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id":
+            text = value.decode("latin-1")
+            if _REQUEST_ID.fullmatch(text):
+                return str(text)
+    return os.urandom(8).hex()

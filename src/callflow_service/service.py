@@ -1,0 +1,100 @@
+"""One function for each thing a caller can ask: load the facts, let the domain decide, save."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from callflow_service.domain import access, changing
+from callflow_service.domain.access import Account, Claim, OwnedDevice, PasswordCheck
+from callflow_service.domain.callflow import CallFlow, State
+from callflow_service.domain.changing import Change, WantedChange
+from callflow_service.domain.errors import SignatureMismatch
+from callflow_service.domain.signature import HashPolicy
+from callflow_service.passwords import Passwords
+from callflow_service.repositories import callflows
+from callflow_service.repositories.callflows import Face, Origin
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Where a request came from, for the history: the caller's address behind trusted proxies, and the request's id."""
+
+    address: IPv4Address | IPv6Address | None
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceCallFlow:
+    """A device and what is set for it; a state that is not there was never touched."""
+
+    device: OwnedDevice
+    flows: Mapping[State, CallFlow]
+
+
+@dataclass(frozen=True, slots=True)
+class CallFlows:
+    """What callers can ask about call flows, under the operator's rules.
+
+    Attributes:
+        api_enabled: Whether anybody may call at all.
+        default_policy: The signature policy of accounts that have none of their own.
+        passwords: Checks the passwords of those who send one.
+    """
+
+    api_enabled: bool
+    default_policy: HashPolicy
+    passwords: Passwords
+
+    async def update(self, session: AsyncSession, claim: Claim, wanted: WantedChange, sender: Sender) -> Change:
+        """Change what a device does in one state; two statements.
+
+        Raises:
+            CallFlowError: The first thing that is wrong, in the order of MOR's error table; nothing was changed.
+        """
+        facts = await callflows.load_facts(session, claim.username, wanted)
+        account, policy = await self._admit(session, facts.account, claim)
+        try:
+            access.check_update_signature(account, claim, policy)
+        except SignatureMismatch:
+            if policy is HashPolicy.STRICT and access.would_pass_compat(account, claim):
+                _log.warning(
+                    "Account %r signs only part of its requests; they pass only where its hash_policy is 'compat'",
+                    account.username,
+                )
+            raise
+        access.check_role(account)
+        change = changing.decide(account, facts, wanted)
+        await callflows.save(session, change, Origin(account.id, Face.MOR, sender.address, sender.request_id))
+        return change
+
+    async def get(self, session: AsyncSession, claim: Claim, device_id: int) -> DeviceCallFlow:
+        """What a device does in each state; one statement.
+
+        Raises:
+            CallFlowError: The first thing that is wrong.
+        """
+        facts, flows = await callflows.load_flows(session, claim.username, device_id)
+        account, policy = await self._admit(session, facts.account, claim)
+        access.check_get_signature(account, claim, policy)
+        access.check_role(account)
+        return DeviceCallFlow(changing.usable_device(account, facts.device), flows)
+
+    async def _admit(self, session: AsyncSession, account: Account | None, claim: Claim) -> tuple[Account, HashPolicy]:
+        access.check_open(account, claim, api_enabled=self.api_enabled)
+        password = await self._check_password(session, account, claim)
+        policy = (account and account.hash_policy) or self.default_policy
+        return access.check_login(account, password, policy), policy
+
+    async def _check_password(self, session: AsyncSession, account: Account | None, claim: Claim) -> PasswordCheck:
+        if account is None or account.password_hash is None or claim.password is None:
+            return PasswordCheck.NOT_CHECKED
+        if not self.passwords.is_remembered(claim.password, account.password_hash):
+            # The slow hash must not hold a connection that others wait for; the session takes a new one later.
+            await session.close()
+        right = await self.passwords.is_right(claim.password, account.password_hash)
+        return PasswordCheck.RIGHT if right else PasswordCheck.WRONG

@@ -1,0 +1,122 @@
+"""Every setting, read once from the environment and passed down."""
+
+import os
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from callflow_service.domain.signature import HashPolicy
+
+PREFIX: Final = "CALLFLOW_"
+_TESTS_OWN: Final = "CALLFLOW_TEST_"
+
+
+class SettingsError(Exception):
+    """A setting is unknown or wrong; the text is a sentence for the operator."""
+
+
+class Settings(BaseSettings):
+    """The service's settings. The README's table is checked against the descriptions here."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    database_url: SecretStr = Field(
+        SecretStr(""),
+        description="`postgresql://user:password@host/database`; empty: an embedded PostgreSQL in `CALLFLOW_DATA_DIR`",
+    )
+    data_dir: Path = Field(Path(".callflow-data"), description="Where the embedded PostgreSQL keeps its data")
+    host: str = Field("127.0.0.1", description="Address to serve on")
+    port: int = Field(8000, ge=0, le=65535, description="Port to serve on; 0 takes a free one")
+    workers: int = Field(1, ge=1, le=256, description="Number of worker processes")
+    pool_size: int = Field(10, ge=1, le=1000, description="Database connections of each worker")
+    database_timeout_ms: int = Field(
+        1500,
+        ge=50,
+        le=60_000,
+        description="Longest wait for the database, after which a call is answered with 503; milliseconds",
+    )
+    api_enabled: bool = Field(True, description="Whether the MOR calls are served at all")  # noqa: FBT003 - a field's default
+    allow_get: bool = Field(False, description="Whether the MOR calls may come by GET")  # noqa: FBT003 - a field's default
+    hash_policy: HashPolicy = Field(
+        HashPolicy.STRICT,
+        description="Signature policy of accounts that have none of their own: `strict`, `compat` or `off`",
+    )
+    error_envelope: Literal["status", "page", "bare"] = Field(
+        "status", description="How the MOR error pages are wrapped: `status`, `page` or `bare`"
+    )
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Addresses or networks, comma-separated, whose `X-Forwarded-For` is believed"
+    )
+    technologies: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("SIP", "IAX2"), description="Which technology wins where devices share a name, comma-separated, first wins"
+    )
+    ring_seconds: int = Field(60, ge=1, le=3600, description="How long an external number rings; seconds")
+    max_diversions: int = Field(5, ge=0, le=50, description="How often one call may be diverted")
+    switch_timeout_ms: int = Field(
+        300, ge=10, le=60_000, description="After this a switch is told to carry on without an answer; milliseconds"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe level that is logged"
+    )
+
+    @field_validator("trusted_proxies", "technologies", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            ip_network(network)
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _postgresql(cls, value: SecretStr) -> SecretStr:
+        if value.get_secret_value():
+            driver_url(value)
+        return value
+
+
+def driver_url(url: SecretStr) -> URL:
+    """The database URL for asyncpg, whatever PostgreSQL driver the operator named.
+
+    Raises:
+        ValueError: It is no URL, or not of PostgreSQL.
+    """
+    try:
+        parsed = make_url(url.get_secret_value())
+    except ArgumentError:
+        # The parser's own message would quote the URL, and with it the password.
+        raise ValueError("not a database URL") from None
+    if parsed.get_backend_name() not in {"postgresql", "postgres"}:
+        raise ValueError("not a PostgreSQL URL; PostgreSQL is the only database there is")
+    return parsed.set(drivername="postgresql+asyncpg")
+
+
+def load_settings() -> Settings:
+    """Read the settings from the environment.
+
+    Raises:
+        SettingsError: One is unknown or wrong. The text names it, and never quotes its value.
+    """
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    unknown = sorted(
+        name
+        for name in os.environ
+        if name.upper().startswith(PREFIX) and not name.startswith(_TESTS_OWN) and name.upper() not in known
+    )
+    if unknown:
+        raise SettingsError(f"Unknown setting {unknown[0]}; the settings are {', '.join(sorted(known))}.")
+    try:
+        return Settings()
+    except ValidationError as error:
+        problem = error.errors()[0]
+        name = PREFIX + str(problem["loc"][0]).upper()
+        raise SettingsError(f"The setting {name} is wrong: {problem['msg']}.") from None

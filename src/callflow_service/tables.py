@@ -1,0 +1,181 @@
+"""The tables, and in their constraints what a stored call flow can never be."""
+
+from datetime import datetime
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any, ClassVar
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKeyConstraint,
+    Identity,
+    Index,
+    MetaData,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import INET, JSONB
+from sqlmodel import Field, SQLModel
+
+metadata: MetaData = SQLModel.metadata
+# Constraint names are how a violated constraint becomes a domain error, so they must be predictable.
+metadata.naming_convention = {
+    "ix": "ix_%(column_0_N_label)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class AccountRow(SQLModel, table=True):
+    """Who may call: an admin, a reseller, an accountant or a user."""
+
+    __tablename__: ClassVar[str] = "account"
+    __table_args__ = (
+        UniqueConstraint("username"),
+        ForeignKeyConstraint(["owner_id"], ["account.id"]),
+        CheckConstraint("id >= 0", name="id"),
+        CheckConstraint("role IN ('admin', 'reseller', 'accountant', 'user')", name="role"),
+        CheckConstraint("hash_policy IN ('strict', 'compat', 'off')", name="hash_policy"),
+        CheckConstraint("hash_policy <> 'off' OR password_hash IS NOT NULL", name="off_needs_password"),
+        CheckConstraint("(role = 'admin') = (owner_id IS NULL)", name="owner"),
+        Index(None, "owner_id"),
+    )
+
+    id: int = Field(sa_type=BigInteger, primary_key=True, sa_column_kwargs={"autoincrement": False})
+    username: str = Field(sa_type=Text)
+    name: str = Field(sa_type=Text)
+    role: str = Field(sa_type=Text)
+    owner_id: int | None = Field(sa_type=BigInteger)
+    api_key: str | None = Field(sa_type=Text)
+    password_hash: str | None = Field(sa_type=Text)
+    hash_policy: str | None = Field(sa_type=Text)
+    pbx_addon: bool
+    api_enabled: bool
+    blocked: bool
+
+
+class DeviceRow(SQLModel, table=True):
+    """What rings: a phone, a trunk line, a FAX device."""
+
+    __tablename__: ClassVar[str] = "device"
+    __table_args__ = (
+        ForeignKeyConstraint(["owner_id"], ["account.id"]),
+        CheckConstraint("id >= 0", name="id"),
+        CheckConstraint("ring_seconds BETWEEN 1 AND 3600", name="ring_seconds"),
+        Index(None, "owner_id"),
+        Index(None, "name"),
+    )
+
+    id: int = Field(sa_type=BigInteger, primary_key=True, sa_column_kwargs={"autoincrement": False})
+    technology: str = Field(sa_type=Text)
+    name: str = Field(sa_type=Text)
+    owner_id: int = Field(sa_type=BigInteger)
+    caller_number: str = Field(sa_type=Text)
+    caller_name: str = Field(sa_type=Text)
+    ring_seconds: int
+
+
+class DidRow(SQLModel, table=True):
+    """A number of our own, and the device that it reaches."""
+
+    __tablename__: ClassVar[str] = "did"
+    __table_args__ = (
+        # The target of the call flow's composite key: a DID caller ID must be the device's own.
+        UniqueConstraint("id", "device_id"),
+        ForeignKeyConstraint(["device_id"], ["device.id"]),
+        CheckConstraint("id >= 0", name="id"),
+        Index(None, "device_id"),
+        # A leading + does not matter when a number is dialled, so it does not make two numbers either.
+        Index("uq_did_number", text("ltrim(number, '+')"), unique=True),
+    )
+
+    id: int = Field(sa_type=BigInteger, primary_key=True, sa_column_kwargs={"autoincrement": False})
+    number: str = Field(sa_type=Text)
+    device_id: int | None = Field(sa_type=BigInteger)
+
+
+class CallFlowRow(SQLModel, table=True):
+    """What a device does in one state. Priority 1 is what MOR shows; later ones are for chains of destinations."""
+
+    __tablename__: ClassVar[str] = "callflow"
+    __table_args__ = (
+        ForeignKeyConstraint(["device_id"], ["device.id"], ondelete="CASCADE"),
+        ForeignKeyConstraint(["target_device_id"], ["device.id"]),
+        # MATCH SIMPLE: checked only where a DID is set, and then it must be this device's.
+        ForeignKeyConstraint(["caller_id_did_id", "device_id"], ["did.id", "did.device_id"]),
+        CheckConstraint("state IN ('before_call', 'no_answer', 'failed', 'busy')", name="state"),
+        CheckConstraint("priority >= 1", name="priority"),
+        CheckConstraint("action IN ('empty', 'forward', 'fax_detect', 'voicemail')", name="action"),
+        CheckConstraint("action <> 'fax_detect' OR state = 'before_call'", name="fax_detect_before_call"),
+        CheckConstraint(
+            "num_nonnulls(target_device_id, target_number) = (action IN ('forward', 'fax_detect'))::integer",
+            name="one_target",
+        ),
+        CheckConstraint("target_number IS NULL OR action = 'forward'", name="number_is_forward"),
+        CheckConstraint("(caller_id IS NOT NULL) = (action = 'forward')", name="caller_id_is_forward"),
+        CheckConstraint("caller_id IN ('device', 'source', 'did', 'custom')", name="caller_id"),
+        CheckConstraint(
+            "(caller_id_did_id IS NOT NULL) = (caller_id IS NOT DISTINCT FROM 'did')", name="caller_id_did"
+        ),
+        CheckConstraint(
+            "(caller_id_text IS NOT NULL) = (caller_id IS NOT DISTINCT FROM 'custom')", name="caller_id_text"
+        ),
+        CheckConstraint("char_length(caller_id_text) <= 255", name="caller_id_text_length"),
+        Index(None, "target_device_id", postgresql_where=text("target_device_id IS NOT NULL")),
+        Index(None, "caller_id_did_id", postgresql_where=text("caller_id_did_id IS NOT NULL")),
+        # Room on each page for the new version of a row, so that an update need not touch the indexes.
+        {"postgresql_with": {"fillfactor": 80}},
+    )
+
+    device_id: int = Field(sa_type=BigInteger, primary_key=True)
+    state: str = Field(sa_type=Text, primary_key=True)
+    priority: int = Field(primary_key=True)
+    action: str = Field(sa_type=Text)
+    target_device_id: int | None = Field(sa_type=BigInteger)
+    target_number: str | None = Field(sa_type=Text)
+    caller_id: str | None = Field(sa_type=Text)
+    caller_id_did_id: int | None = Field(sa_type=BigInteger)
+    caller_id_text: str | None = Field(sa_type=Text)
+
+
+class CallFlowHistoryRow(SQLModel, table=True):
+    """One change of one state: who, through which face, from where, when, before and after.
+
+    It has no foreign keys: history outlives the device and the account it speaks of.
+    """
+
+    __tablename__: ClassVar[str] = "callflow_history"
+    __table_args__ = (Index(None, "device_id", "id"),)
+
+    id: int = Field(sa_column=Column(BigInteger, Identity(always=True), primary_key=True))
+    changed_at: datetime = Field(
+        sa_column=Column(DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp())
+    )
+    account_id: int = Field(sa_type=BigInteger)
+    face: str = Field(sa_type=Text)
+    address: IPv4Address | IPv6Address | None = Field(sa_column=Column(INET))
+    request_id: str = Field(sa_type=Text)
+    device_id: int = Field(sa_type=BigInteger)
+    state: str = Field(sa_type=Text)
+    priority: int
+    before: dict[str, Any] | None = Field(sa_column=Column(JSONB))
+    after: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False))
+
+
+class SwitchUserRow(SQLModel, table=True):
+    """A switch that may ask where a call goes, and how it dials."""
+
+    __tablename__: ClassVar[str] = "switch_user"
+    __table_args__ = (CheckConstraint("username <> ''", name="username"),)
+
+    username: str = Field(sa_type=Text, primary_key=True)
+    password_hash: str = Field(sa_type=Text)
+    domain: str = Field(sa_type=Text)
+    trust_headers: bool
+    dial: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False))
