@@ -3,16 +3,25 @@
 import asyncio
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import asyncpg
+import httpx
 import pytest
+import pytest_asyncio
+import uvicorn
+from callflow_service.app import create_app
 from callflow_service.embedded import start_embedded
 from callflow_service.migrating import migrate
-from callflow_service.settings import driver_url
+from callflow_service.settings import Settings, driver_url
+from callflow_service.world.loading import DEMO_FILE, load_world
 from pydantic import SecretStr
+
+StartService = Callable[..., Awaitable[httpx.AsyncClient]]
 
 
 def asyncpg_url(url: SecretStr) -> str:
@@ -62,3 +71,55 @@ def migrated_url(create_database: Callable[..., SecretStr]) -> SecretStr:
     url = create_database()
     migrate(url)
     return url
+
+
+@pytest.fixture(scope="session")
+def demo_url(create_database: Callable[..., SecretStr], migrated_url: SecretStr) -> SecretStr:
+    """A database with the demo data, which the tests of the demo's world share."""
+    url = create_database(migrated_url)
+    asyncio.run(load_world(url, DEMO_FILE, demo=True))
+    return url
+
+
+@pytest_asyncio.fixture(scope="session")
+async def start_service() -> AsyncIterator[StartService]:
+    """Serve the application on a free port, with the settings given, and get an HTTP client for it."""
+    async with AsyncExitStack() as running:
+
+        async def start(url: SecretStr, **settings: Any) -> httpx.AsyncClient:
+            app = create_app(Settings(database_url=url, **settings))
+            config = uvicorn.Config(app, port=0, log_config=None, access_log=False, proxy_headers=False)
+            server = uvicorn.Server(config)
+            serving = asyncio.create_task(server.serve())
+
+            async def stop() -> None:
+                server.should_exit = True
+                await serving
+
+            running.push_async_callback(stop)
+            while not server.started:
+                await asyncio.sleep(0.01)
+            port = server.servers[0].sockets[0].getsockname()[1]
+            return await running.enter_async_context(httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}"))
+
+        yield start
+
+
+@pytest_asyncio.fixture(scope="session")
+async def demo_service(start_service: StartService, demo_url: SecretStr) -> httpx.AsyncClient:
+    """The service on the demo data, with the settings as they come."""
+    return await start_service(demo_url)
+
+
+@pytest_asyncio.fixture(scope="session")
+async def demo_database(demo_url: SecretStr) -> AsyncIterator[asyncpg.Connection]:
+    """A connection of the tests' own to the demo data, to look and to set the stage."""
+    connection = await asyncpg.connect(asyncpg_url(demo_url))
+    yield connection
+    await connection.close()
+
+
+@pytest_asyncio.fixture
+async def untouched(demo_database: asyncpg.Connection) -> None:
+    """The demo data as loaded: no call flow is set, and there is no history."""
+    await demo_database.execute("TRUNCATE callflow, callflow_history")

@@ -18,13 +18,18 @@ from callflow_service.migrating import migration_scripts
 from callflow_service.mor.face import PREFIXES, MorFace
 from callflow_service.passwords import Passwords
 from callflow_service.requests import EachRequest, TolerantPath, configure_logging
-from callflow_service.service import CallFlows
+from callflow_service.service import CallFlows, Calls
 from callflow_service.settings import Settings, load_settings
+from callflow_service.switch import documentation
+from callflow_service.switch.face import SwitchFace
+from callflow_service.switch_users import SwitchUsers
 
 _DESCRIPTION: Final = """\
 Change what a device does with a call, through the HTTP call that MOR's clients make already.
 
-Every call is signed; `callflow-service sign` prints the signed string, the hash and the whole request.
+The flow is in force on the next call: FreeSWITCH, Asterisk, Kamailio and OpenSIPS ask here where a call goes.
+
+Every MOR call is signed; `callflow-service sign` prints the signed string, the hash and the whole request.
 """
 
 
@@ -36,6 +41,12 @@ def create_app(settings: Settings) -> FastAPI:
         call_flows=CallFlows(settings.api_enabled, settings.hash_policy, Passwords()),
         allow_get=settings.allow_get,
         envelope=settings.error_envelope,
+    )
+    switches = SwitchFace(
+        database=database,
+        users=SwitchUsers(database),
+        calls=Calls(settings.technologies, settings.max_diversions, settings.ring_seconds),
+        timeout_ms=settings.switch_timeout_ms,
     )
 
     @asynccontextmanager
@@ -51,7 +62,10 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
     )
     app.include_router(mor.router())
+    app.include_router(switches.router())
     _add_health(app, database)
+    components = app.openapi().setdefault("components", {})
+    components["securitySchemes"] = {documentation.SCHEME: {"type": "http", "scheme": "basic"}}
 
     def is_mor(path: str) -> bool:
         return any(path == prefix or path.startswith(prefix + "/") for prefix in PREFIXES)

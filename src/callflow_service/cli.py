@@ -25,7 +25,8 @@ from callflow_service.migrating import migrate as migrate_database
 from callflow_service.migrating import migration_scripts
 from callflow_service.mor.parameters import ALIASES
 from callflow_service.settings import PREFIX, Settings, SettingsError, load_settings
-from callflow_service.world.loading import DEMO_FILE, LoadReport, WorldError, is_empty, load_world
+from callflow_service.world.errors import WorldError
+from callflow_service.world.loading import DEMO_FILE, LoadReport, is_empty, load_world
 
 _CALLS: Final = {"device_callflow_update": UPDATE_ORDER, "device_callflow_get": GET_ORDER}
 _DEMO_CALL: Final = ("device_callflow_get", {"u": "admin", "device_id": "100"}, "456789")
@@ -188,7 +189,10 @@ def _print_report(report: LoadReport, *, dry_run: bool) -> None:
         _err.print(f"Warning: {warning}", markup=False)
     for difference in report.differences:
         _out.print(difference, markup=False)
-    _out.print(f"{'Would load' if dry_run else 'Loaded'}: {report.summary}", markup=False)
+    for section, counts in report.counts.items():
+        _out.print(f"{section}: {counts.added} added, {counts.changed} changed, {counts.unchanged} unchanged")
+    if dry_run:
+        _out.print("Nothing was changed.")
 
 
 def _signed_string(call: str, parameters: dict[str, str]) -> str:

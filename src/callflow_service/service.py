@@ -1,6 +1,7 @@
 """One function for each thing a caller can ask: load the facts, let the domain decide, save."""
 
 import logging
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
@@ -9,13 +10,18 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from callflow_service.domain import access, changing
 from callflow_service.domain.access import Account, Claim, OwnedDevice, PasswordCheck
-from callflow_service.domain.callflow import CallFlow, State
+from callflow_service.domain.callerid import Caller
+from callflow_service.domain.callflow import NAMES_NOTHING, CallFlow, State
 from callflow_service.domain.changing import Change, WantedChange
+from callflow_service.domain.dialing import DialPlan
 from callflow_service.domain.errors import SignatureMismatch
+from callflow_service.domain.path import Path, new_flow_id
+from callflow_service.domain.routing import Decision, Facts, FactsMissing, Question, Rules, route
 from callflow_service.domain.signature import HashPolicy
 from callflow_service.passwords import Passwords
-from callflow_service.repositories import callflows
+from callflow_service.repositories import callflows, lookups
 from callflow_service.repositories.callflows import Face, Origin
+from callflow_service.repositories.lookups import SwitchUser
 
 _log = logging.getLogger(__name__)
 
@@ -98,3 +104,75 @@ class CallFlows:
             await session.close()
         right = await self.passwords.is_right(claim.password, account.password_hash)
         return PasswordCheck.RIGHT if right else PasswordCheck.WRONG
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One question of a switch.
+
+    Attributes:
+        device_id: The device asked about, None where it is asked for by number or by path.
+        called: The number that was dialled, None where none was.
+        explain: Whether the answer shall say why.
+    """
+
+    device_id: int | None
+    called: str | None
+    path: Path | None
+    state: State
+    caller: Caller
+    call_id: str
+    diversion: str
+    history_info: str
+    explain: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """What switches can ask about calls, under the operator's rules.
+
+    Attributes:
+        technologies: Which wins where devices share a name, first wins.
+        max_diversions: How often one call may be diverted.
+        number_ring_seconds: How long an external number rings.
+    """
+
+    technologies: tuple[str, ...]
+    max_diversions: int
+    number_ring_seconds: int
+
+    async def where_to(self, session: AsyncSession, asked: Asked, switch: SwitchUser, plan: DialPlan) -> Decision:
+        """Where a call goes now; one statement, or two where forwards lead further than one device on."""
+        named = [hop.device_id for hop in asked.path.hops] if asked.path else []
+        if asked.path and asked.path.current is not None:
+            named.append(asked.path.current)
+        if asked.device_id is not None:
+            named.append(asked.device_id)
+        found = await lookups.find(session, named, called=asked.called, technologies=self.technologies)
+        device_id = asked.device_id
+        if asked.called is not None:
+            device_id = NAMES_NOTHING if found.device_id is None else found.device_id
+        question = Question(
+            device=device_id,
+            state=asked.state,
+            caller=asked.caller,
+            path=asked.path,
+            call_flow_id=new_flow_id(asked.call_id, secrets.token_hex(16)),
+            diversion=asked.diversion,
+            history_info=asked.history_info,
+        )
+        rules = Rules(
+            limit=self.max_diversions,
+            number_ring_seconds=self.number_ring_seconds,
+            trust_headers=switch.trust_headers,
+            domain=switch.domain,
+            can_ring=lambda device: bool(plan.device(device.technology, device.name)),
+            can_dial_numbers=bool(plan.number("0")),
+        )
+        facts = found.facts
+        while True:
+            try:
+                return route(question, facts, rules)
+            except FactsMissing as missing:
+                more = await lookups.follow(session, missing.device_id, steps=self.max_diversions)
+                facts = Facts({**facts.devices, **more.devices}, {**facts.own_numbers, **more.own_numbers})

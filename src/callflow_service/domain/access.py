@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import assert_never
 
 from callflow_service.domain import signature
 from callflow_service.domain.callflow import Device
@@ -137,6 +138,8 @@ def check_update_signature(account: Account, claim: Claim, policy: HashPolicy) -
             right = _is_strict(account, claim)
         case HashPolicy.COMPAT:
             right = _is_strict(account, claim) or would_pass_compat(account, claim)
+        case _:
+            assert_never(policy)
     if not right:
         raise SignatureMismatch
 
@@ -168,6 +171,8 @@ def may_use(account: Account, device: OwnedDevice) -> bool:
             return account.id == device.owner_id
         case Role.ACCOUNTANT:
             return False
+        case _:
+            assert_never(account.role)
 
 
 def _is_strict(account: Account, claim: Claim) -> bool:

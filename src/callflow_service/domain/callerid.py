@@ -15,6 +15,9 @@ from callflow_service.domain.callflow import AsItComes, CallerId, Custom, FromDe
 MAX_NAME_LENGTH: Final = 64
 """The longest caller ID name, in characters."""
 
+MAX_USERNAME_LENGTH: Final = 255
+"""The longest username that is told to a switch, in characters."""
+
 MAX_LINE_LENGTH: Final = 1000
 """The longest line of explanation, in characters."""
 
@@ -22,6 +25,7 @@ _NUMBER = re.compile(r"\+?[0-9*#]{1,32}", re.ASCII)
 _CALLER_AS_IT_CAME = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _NAME_SIGNS: Final = frozenset("0123456789 .-_'")
 _LINE_SIGNS: Final = _NAME_SIGNS | frozenset("/;:,()+*#")
+_USERNAME_SIGNS: Final = _NAME_SIGNS | frozenset("@+")
 _REFUSED_SIGNS: Final = frozenset("${}\\`")
 _REFUSED_CATEGORIES: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
@@ -70,8 +74,8 @@ def clean_caller_number(text: str) -> str:
 def clean_name(text: str) -> str:
     """The letters of any script, digits, spaces and `. - _ '` of `text`, at most `MAX_NAME_LENGTH` of them.
 
-    Nothing is left of a text with `$ { } \\`, a backtick, a control character, a line separator or half a surrogate
-    pair: whoever sends one of these wants something else than to be called by it.
+    Nothing is left of a text with `$ { }`, a backslash, a backtick, a control character, a line separator or half a
+    surrogate pair: whoever sends one of these wants something else than to be called by it.
     """
     if any(sign in _REFUSED_SIGNS or unicodedata.category(sign) in _REFUSED_CATEGORIES for sign in text):
         return ""
@@ -81,6 +85,11 @@ def clean_name(text: str) -> str:
 def clean_line(text: str) -> str:
     """One line for a log: the letters of `text`, digits, spaces and `. - _ ' / ; : , ( ) + * #`, cut to its length."""
     return _kept(text, signs=_LINE_SIGNS, length=MAX_LINE_LENGTH)
+
+
+def clean_username(text: str) -> str:
+    """`text` if it is at most 255 letters, digits, spaces and `. - _ ' @ +`, else nothing: half a name is another's."""
+    return text if text == _kept(text, signs=_USERNAME_SIGNS, length=MAX_USERNAME_LENGTH) else ""
 
 
 def parse_custom(text: str) -> tuple[str, str]:

@@ -123,7 +123,7 @@ UPDATE: Final = Call(
         Field("device_id", "Device whose call flow changes", _ID, "4", required=True),
         Field(
             "callflow_action",
-            "What happens; `fax_detect` only in the state `before_call`. The old name `action` counts where this is absent",
+            "What happens; `fax_detect` only before the call. The old name `action` counts where this is absent",
             {"type": "string", "enum": [action.value for action in Action]},
             "forward",
             required=True,

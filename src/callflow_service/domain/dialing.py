@@ -1,0 +1,58 @@
+"""How a switch dials: templates for devices, numbers and voicemail, and what may stand in them."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+_SAFE_NAME = re.compile(r"[A-Za-z0-9._+*#-]{1,64}", re.ASCII)
+
+NUMBER: Final = "number"
+"""The template of external numbers."""
+
+VOICEMAIL: Final = "voicemail"
+"""The template of a device's voicemail."""
+
+OTHER: Final = "default"
+"""The template of the technologies that have none of their own."""
+
+_URI: Final = "sip:"
+
+
+@dataclass(frozen=True, slots=True)
+class DialPlan:
+    """The dial strings of one switch: its own templates, over those of its kind.
+
+    An empty template means that the switch cannot dial there. Only names and numbers that no switch can take for
+    anything else are put into one. Where a template is a `sip:` URI, `{technology}` is written in lower case.
+    """
+
+    templates: Mapping[str, str]
+    domain: str
+
+    def device(self, technology: str, name: str) -> str:
+        """What rings a device; empty where this switch cannot."""
+        template = self.templates.get(technology, self.templates.get(OTHER, ""))
+        return self._filled(template, technology, name)
+
+    def voicemail(self, technology: str, name: str) -> str:
+        """What reaches a device's voicemail; empty where the switch finds it by itself."""
+        return self._filled(self.templates.get(VOICEMAIL, ""), technology, name)
+
+    def number(self, number: str) -> str:
+        """What reaches an external number; empty where this switch cannot."""
+        template = self.templates.get(NUMBER, "")
+        return template.replace("{domain}", self.domain).replace("{number}", _in_uri(template, number))
+
+    def _filled(self, template: str, technology: str, name: str) -> str:
+        if not _SAFE_NAME.fullmatch(name):
+            return ""
+        if template.startswith(_URI):
+            technology = technology.lower()
+        filled = template.replace("{technology}", technology).replace("{domain}", self.domain)
+        return filled.replace("{name}", _in_uri(template, name))
+
+
+def _in_uri(template: str, text: str) -> str:
+    # The one sign that names and numbers may have and the user part of a URI may not.
+    return text.replace("#", "%23") if template.startswith(_URI) else text

@@ -1,0 +1,448 @@
+"""Where a call goes now: the call flows of the devices on its way, followed without asking anybody.
+
+`route` is pure: it gets facts and gives a decision. A fact that is missing is an error that names it, so that the
+caller can fetch it and ask again.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Final, assert_never
+
+from callflow_service.domain.callerid import Caller, Privacy, clean_line, clean_name, clean_number, clean_username, fold
+from callflow_service.domain.callflow import (
+    AsItComes,
+    CallFlow,
+    Device,
+    Empty,
+    FaxDetect,
+    Forward,
+    State,
+    Voicemail,
+    is_external_number,
+)
+from callflow_service.domain.diversion import REASONS, Came, Stop, clean_user, read, write
+from callflow_service.domain.path import MAX_HOPS, Hop, Path
+
+CAUSES: Final = {State.BEFORE_CALL: 503, State.NO_ANSWER: 480, State.BUSY: 486, State.FAILED: 503}
+"""The SIP status that a call ends with where nothing is set for what happened."""
+
+_EMPTY: Final = Empty()
+_WHEN: Final = {state: state.replace("_", " ") for state in State}
+
+
+class RouteAction(StrEnum):
+    """What the switch is to do with the call, in the words of the switch answers."""
+
+    RING = "ring"
+    FORWARD = "forward"
+    VOICEMAIL = "voicemail"
+    FAX = "fax"
+    END = "end"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class RoutedDevice:
+    """A device with all that routing asks of it.
+
+    `owner` is its owner's username, `ring_seconds` how long it rings, `dids` the numbers assigned to it, lowest id
+    first. A state that is missing from `flows` is empty.
+    """
+
+    id: int
+    technology: str
+    name: str
+    owner: str
+    caller_number: str
+    caller_name: str
+    ring_seconds: int
+    dids: tuple[str, ...]
+    flows: Mapping[State, CallFlow]
+
+    @property
+    def caller_id(self) -> Caller:
+        """The device's own caller ID, as far as it may be shown."""
+        return Caller(clean_number(self.caller_number), clean_name(self.caller_name), Privacy.OFF)
+
+    @property
+    def label(self) -> str:
+        """`TYPE/name`, for people."""
+        return f"{self.technology}/{self.name}"
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether nothing is set in any of the four states."""
+        return all(isinstance(flow, Empty) for flow in self.flows.values())
+
+    def flow(self, state: State) -> CallFlow:
+        """What the device does in `state`."""
+        return self.flows.get(state, _EMPTY)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of the world.
+
+    `devices` by id, None where there is no such device; `own_numbers` gives, for external numbers without their
+    leading `+`, the id of the device that the number is a DID of. A number that is missing or None is not ours.
+    """
+
+    devices: Mapping[int, RoutedDevice | None]
+    own_numbers: Mapping[str, int | None]
+
+
+class FactsMissing(Exception):
+    """A device is needed that the facts say nothing about."""
+
+    def __init__(self, device_id: int) -> None:
+        super().__init__(device_id)
+        self.device_id = device_id
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a switch asks.
+
+    `device` is the device's id, None for the one that `path` ends in; an id below 0 (`NAMES_NOTHING`) is a device that
+    is not there. `caller` is the original caller. `call_flow_id` is what `new_flow_id` gives, for a call without a
+    path. `diversion` and `history_info` are these headers of the original INVITE, each comma-joined.
+    """
+
+    device: int | None
+    state: State
+    caller: Caller
+    path: Path | None
+    call_flow_id: str
+    diversion: str
+    history_info: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What holds for the switch that asks.
+
+    `limit` is the most diversions a call may take, `number_ring_seconds` how long a number rings, `domain` the host
+    part of our header entries; `can_ring` says whether a device can be rung there, `can_dial_numbers` whether a number
+    can be dialled.
+    """
+
+    limit: int
+    number_ring_seconds: int
+    trust_headers: bool
+    domain: str
+    can_ring: Callable[[RoutedDevice], bool]
+    can_dial_numbers: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the switch is to do, and all it needs for it.
+
+    `target` is whom to dial now, `ring_seconds` for how long, `fax` where the call goes once a fax is heard, `cause`
+    the SIP status to end with. `caller`, `diversion` and `history_info` are what the leg shows. `device` rings, or is
+    the last one whose flow decided. The leg is for the account `payer`, for its device `payer_device`. `leg` counts
+    the diversions so far, plus 1. `loops_cut` counts the forwards that were refused for a loop or the limit.
+    """
+
+    action: RouteAction
+    target: RoutedDevice | str | None
+    ring_seconds: int | None
+    fax: RoutedDevice | None
+    cause: int | None
+    caller: Caller
+    diversion: str
+    history_info: str
+    reason: str
+    device: RoutedDevice | None
+    payer: str
+    payer_device: int | None
+    leg: int
+    flow_id: str
+    path: Path
+    explain: str
+    loops_cut: int
+
+
+def route(question: Question, facts: Facts, rules: Rules) -> Decision:
+    """The answer to `question`.
+
+    Raises:
+        FactsMissing: a device on the way is not in `facts`.
+    """
+    came = read(question.diversion, question.history_info, domain=rules.domain) if rules.trust_headers else Came()
+    hops = question.path.hops if question.path else ()
+    counted = max(len(hops), came.diversion_count, came.history_count)
+    router = _Router(facts, rules, already_on_path=_devices_of(question.path), uncounted=counted - len(hops))
+    end = router.answer(question)
+    return _decision(question, end, router, came)
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrival:
+    """A call as it reaches a device, None outside of what we know: who calls, and which diversions brought it there."""
+
+    device: RoutedDevice | None
+    caller: Caller
+    hops: tuple[Hop, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """Where following the flows came to its end: what is to be done, and how the call arrived there."""
+
+    action: RouteAction
+    arrival: _Arrival
+    target: RoutedDevice | str | None = None
+    fax: RoutedDevice | None = None
+    cause: int | None = None
+
+
+@dataclass(slots=True)
+class _Router:
+    """One answer in the making, with the steps that explain it.
+
+    `uncounted` is how many diversions the headers tell of beyond those of the path.
+    """
+
+    facts: Facts
+    rules: Rules
+    already_on_path: frozenset[int]
+    uncounted: int
+    steps: list[str] = field(default_factory=list)
+    loops_cut: int = 0
+
+    def device(self, device_id: int) -> RoutedDevice | None:
+        if device_id < 0:
+            return None
+        if device_id not in self.facts.devices:
+            raise FactsMissing(device_id)
+        return self.facts.devices[device_id]
+
+    def answer(self, question: Question) -> _End:
+        hops = question.path.hops if question.path else ()
+        device = self._asked_about(question)
+        arrival = _Arrival(device, self._refolded(question.caller, hops), hops)
+        if device is None:
+            self.steps.append("the call is at no device of ours")
+            return self._nothing(arrival, question)
+        if question.state is State.BEFORE_CALL:
+            end = self._arrived(device, arrival)
+        else:
+            end = self._after_ringing(device, arrival, question.state)
+        if end is None:
+            return self._nothing(arrival, question)
+        if end.action is RouteAction.RING and len(end.arrival.hops) > len(hops):
+            return replace(end, action=RouteAction.FORWARD)
+        if end.action is RouteAction.RING and question.path is None and device.is_untouched:
+            return self._nothing(arrival, question)
+        return end
+
+    def _asked_about(self, question: Question) -> RoutedDevice | None:
+        if question.device is not None:
+            return self.device(question.device)
+        if question.path is None or question.path.current is None:
+            return None
+        return self.device(question.path.current)
+
+    def _refolded(self, caller: Caller, hops: tuple[Hop, ...]) -> Caller:
+        # The marker carries no caller ID: whoever can send a marker could choose one. The flows of now say it again.
+        caller = Caller.from_wire(caller.number, caller.name, privacy=caller.privacy)
+        for hop in hops:
+            device = self.device(hop.device_id)
+            flow = device.flow(hop.state) if device else _EMPTY
+            choice = flow.caller_id if isinstance(flow, Forward) else AsItComes()
+            caller = fold(caller, own=device.caller_id, choice=choice) if device else caller
+        return caller
+
+    def _nothing(self, arrival: _Arrival, question: Question) -> _End:
+        """Nothing is set: a call that we have not touched goes on as if we were not there, any other ends."""
+        untouched = arrival.device is None or arrival.device.is_untouched or question.state is State.BEFORE_CALL
+        if question.path is None and untouched:
+            self.steps.append("carry on, nothing is ours to decide")
+            return _End(RouteAction.NONE, arrival)
+        cause = CAUSES[question.state]
+        self.steps.append(f"ends with {cause}")
+        return _End(RouteAction.END, arrival, cause=cause)
+
+    def _arrived(self, device: RoutedDevice, arrival: _Arrival) -> _End | None:
+        """What `device` does with a call that reaches it; None if it can neither ring nor pass the call on."""
+        flow = device.flow(State.BEFORE_CALL)
+        end: _End | None
+        match flow:
+            case Forward():
+                end = self._forwarded(device, arrival, State.BEFORE_CALL, flow)
+            case Voicemail():
+                end = self._to_voicemail(device, arrival, State.BEFORE_CALL)
+            case FaxDetect():
+                end = self._to_fax(device, arrival, flow)
+            case Empty():
+                end = None
+            case _ as never:
+                assert_never(never)
+        return end or self._rings(device, arrival)
+
+    def _after_ringing(self, device: RoutedDevice, arrival: _Arrival, state: State) -> _End | None:
+        """What `device` does with a call that it did not take; None if nothing is set for that, or it was refused."""
+        flow = device.flow(state)
+        match flow:
+            case Forward():
+                return self._forwarded(device, arrival, state, flow)
+            case Voicemail():
+                return self._to_voicemail(device, arrival, state)
+            case Empty() | FaxDetect():
+                self.steps.append(f"{_said(device.label)} {_WHEN[state]}: nothing set")
+                return None
+            case _ as never:
+                assert_never(never)
+
+    def _forwarded(self, device: RoutedDevice, arrival: _Arrival, state: State, forward: Forward) -> _End | None:
+        """Where the call ends up by `forward`; None if the forward is refused."""
+        name = forward.destination if isinstance(forward.destination, str) else forward.destination.label
+        self.steps.append(f"{_said(device.label)} {_WHEN[state]}: forward to {_said(name)}")
+        target = self._target(forward.destination)
+        if target in {*self.already_on_path, *(hop.device_id for hop in arrival.hops), device.id}:
+            self._cut("the call has been there, a loop")
+            return None
+        if self.uncounted + len(arrival.hops) >= self.rules.limit or len(arrival.hops) >= MAX_HOPS:
+            self._cut("the call has been diverted as often as the limit lets it")
+            return None
+        passed_on = _Arrival(
+            device,
+            fold(arrival.caller, own=device.caller_id, choice=forward.caller_id),
+            (*arrival.hops, Hop(device.id, state)),
+        )
+        return self._to_number(target, passed_on) if isinstance(target, str) else self._to_device(target, passed_on)
+
+    def _target(self, destination: Device | str) -> int | str:
+        """The id of the device, or the number: one of our own DIDs is its device."""
+        if isinstance(destination, Device):
+            return destination.id
+        own = self.facts.own_numbers.get(destination.removeprefix("+"))
+        return destination if own is None else own
+
+    def _to_device(self, device_id: int, passed_on: _Arrival) -> _End | None:
+        device = self.device(device_id)
+        if device is None:
+            self._refused(f"device {device_id} is not there")
+            return None
+        end = self._arrived(device, replace(passed_on, device=device))
+        if end is None:
+            self._refused(f"{_said(device.label)} can neither be rung nor pass the call on")
+        return end
+
+    def _to_number(self, number: str, passed_on: _Arrival) -> _End | None:
+        if not (self.rules.can_dial_numbers and is_external_number(number)):
+            self._refused("the number cannot be dialled here")
+            return None
+        return _End(RouteAction.FORWARD, passed_on, target=number)
+
+    def _to_voicemail(self, device: RoutedDevice, arrival: _Arrival, state: State) -> _End:
+        self.steps.append(f"{_said(device.label)} {_WHEN[state]}: voicemail")
+        return _End(RouteAction.VOICEMAIL, arrival)
+
+    def _to_fax(self, device: RoutedDevice, arrival: _Arrival, detection: FaxDetect) -> _End | None:
+        self.steps.append(f"{_said(device.label)} before call: fax detection, to {_said(detection.fax.label)}")
+        fax = self.device(detection.fax.id)
+        if fax is None:
+            self._refused(f"device {detection.fax.id} is not there")
+            return None
+        for rung in (device, fax):
+            if not self.rules.can_ring(rung):
+                self._refused(f"{_said(rung.label)} cannot be rung here")
+                return None
+        return _End(RouteAction.FAX, arrival, target=device, fax=fax)
+
+    def _rings(self, device: RoutedDevice, arrival: _Arrival) -> _End | None:
+        if not self.rules.can_ring(device):
+            self._refused(f"{_said(device.label)} cannot be rung here")
+            return None
+        self.steps.append(f"{_said(device.label)} rings")
+        return _End(RouteAction.RING, arrival, target=device)
+
+    def _cut(self, why: str) -> None:
+        self.loops_cut += 1
+        self._refused(why)
+
+    def _refused(self, why: str) -> None:
+        self.steps.append(f"refused: {why}")
+
+
+def _decision(question: Question, end: _End, router: _Router, came: Came) -> Decision:
+    arrival = end.arrival
+    diverters = [router.device(hop.device_id) for hop in arrival.hops]
+    payer = diverters[-1] if diverters else None
+    at_number = isinstance(end.target, str)
+    diversion, history_info = write(
+        came,
+        _stops(diverters, arrival.hops, last=end.target or arrival.device),
+        explained=len(question.path.hops) if question.path else 0,
+        domain=router.rules.domain,
+    )
+    flow_id = question.path.flow_id if question.path else question.call_flow_id
+    return Decision(
+        action=end.action,
+        target=end.target,
+        ring_seconds=_ring_seconds(end.target, router.rules),
+        fax=end.fax,
+        cause=end.cause,
+        caller=arrival.caller,
+        diversion=diversion,
+        history_info=history_info,
+        reason=REASONS[arrival.hops[-1].state] if arrival.hops else "",
+        device=arrival.device or payer,
+        payer=clean_username(payer.owner) if payer else "",
+        payer_device=arrival.hops[-1].device_id if arrival.hops else None,
+        leg=len(arrival.hops) + 1,
+        flow_id=flow_id,
+        path=Path(flow_id, arrival.hops, arrival.device.id if arrival.device and not at_number else None),
+        explain=clean_line("; ".join(router.steps)),
+        loops_cut=router.loops_cut,
+    )
+
+
+def _ring_seconds(target: RoutedDevice | str | None, rules: Rules) -> int | None:
+    match target:
+        case RoutedDevice():
+            return target.ring_seconds
+        case str():
+            return rules.number_ring_seconds
+        case None:
+            return None
+
+
+def _stops(
+    diverters: Sequence[RoutedDevice | None], hops: Sequence[Hop], *, last: RoutedDevice | str | None
+) -> list[Stop]:
+    """The call's way for the headers. Which address a device is told by depends on where the leg goes."""
+    at_number = isinstance(last, str)
+    stops = [
+        _stop(device, left=hop.state, at_number=at_number) if device else Stop("", frozenset(), hop.state)
+        for device, hop in zip(diverters, hops, strict=True)
+    ]
+    match last:
+        case RoutedDevice():
+            stops.append(_stop(last, left=None, at_number=False))
+        case str():
+            stops.append(Stop(last, frozenset({last}), None))
+        case None:
+            pass
+    return stops
+
+
+def _stop(device: RoutedDevice, *, left: State | None, at_number: bool) -> Stop:
+    name = clean_user(device.name)
+    numbers = [number for text in (*device.dids, device.caller_number) if (number := clean_number(text))]
+    addresses = [address for address in ([*numbers, name] if at_number else [name, *numbers]) if address]
+    return Stop(addresses[0] if addresses else "", frozenset(addresses), left)
+
+
+def _devices_of(path: Path | None) -> frozenset[int]:
+    if path is None:
+        return frozenset()
+    return frozenset(hop.device_id for hop in path.hops) | ({path.current} if path.current is not None else set())
+
+
+def _said(text: str) -> str:
+    # A semicolon ends a step.
+    return clean_line(text).replace(";", ",")

@@ -1,0 +1,85 @@
+"""Write a decision in the names that Asterisk, OpenSIPS and Kamailio share."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from callflow_service.domain.dialing import DialPlan
+from callflow_service.domain.path import parse as parse_path
+from callflow_service.domain.routing import CAUSES, Decision, RouteAction, RoutedDevice
+from callflow_service.switch.questions import state_of
+
+NAMES: Final = (
+    "action",
+    "dial",
+    "ring_seconds",
+    "fax_dial",
+    "cause",
+    "caller_number",
+    "caller_name",
+    "privacy",
+    "diversion",
+    "history_info",
+    "reason",
+    "device",
+    "payer",
+    "payer_device",
+    "leg",
+    "flow_id",
+    "path",
+    "explain",
+)
+"""What every answer holds; some switches keep the old value of a name that is missing."""
+
+Answer = dict[str, str]
+
+
+def shared_answer(decision: Decision, plan: DialPlan, *, explain: bool) -> Answer:
+    """The decision, every value a text."""
+    return {
+        "action": decision.action,
+        "dial": dial_string(decision, plan),
+        "ring_seconds": _number(decision.ring_seconds),
+        "fax_dial": _device(decision.fax, plan),
+        "cause": _number(decision.cause),
+        "caller_number": decision.caller.number,
+        "caller_name": decision.caller.name,
+        "privacy": decision.caller.privacy,
+        "diversion": decision.diversion,
+        "history_info": decision.history_info,
+        "reason": decision.reason,
+        "device": _number(decision.device.id) if decision.device else "",
+        "payer": decision.payer,
+        "payer_device": _number(decision.payer_device),
+        "leg": str(decision.leg),
+        "flow_id": decision.flow_id,
+        # A switch that carries on as if we were not there has nothing to continue.
+        "path": "" if decision.action is RouteAction.NONE else str(decision.path),
+        "explain": decision.explain if explain else "",
+    }
+
+
+def carry_on_answer(values: Mapping[str, str]) -> Answer:
+    """As if we were not there; a call that we had our hands on ends with the cause that came."""
+    answer = dict.fromkeys(NAMES, "")
+    path = parse_path(values.get("path", ""))
+    if path is None:
+        return answer | {"action": RouteAction.NONE}
+    cause = str(CAUSES[state_of(values)])
+    return answer | {"action": RouteAction.END, "cause": cause, "flow_id": path.flow_id, "path": str(path)}
+
+
+def dial_string(decision: Decision, plan: DialPlan) -> str:
+    """Whom to dial now, in the switch's words; empty where nobody is."""
+    if decision.action is RouteAction.VOICEMAIL and decision.device:
+        return plan.voicemail(decision.device.technology, decision.device.name)
+    if isinstance(decision.target, str):
+        return plan.number(decision.target)
+    return _device(decision.target, plan)
+
+
+def _device(device: RoutedDevice | None, plan: DialPlan) -> str:
+    return plan.device(device.technology, device.name) if device else ""
+
+
+def _number(number: int | None) -> str:
+    return "" if number is None else str(number)

@@ -1,0 +1,165 @@
+"""Answer the switches over HTTP, in time: whatever happens here, a call goes on."""
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+from urllib.parse import parse_qsl
+
+from fastapi import APIRouter, Request, Response
+from starlette.requests import ClientDisconnect
+
+from callflow_service.database import Database
+from callflow_service.domain.dialing import DialPlan
+from callflow_service.domain.errors import StorageUnavailable
+from callflow_service.domain.routing import Decision
+from callflow_service.repositories.lookups import SwitchUser
+from callflow_service.service import Asked, Calls
+from callflow_service.switch import documentation
+from callflow_service.switch.flat import Asterisk, OpenSips
+from callflow_service.switch.freeswitch import FreeSwitch
+from callflow_service.switch.kamailio import Kamailio
+from callflow_service.switch.questions import Senseless
+from callflow_service.switch_users import SwitchUsers
+
+MAX_BODY: Final = 64 * 1024
+"""The largest question that is read, in bytes."""
+
+_CHALLENGE: Final = {"WWW-Authenticate": 'Basic realm="callflow-service"'}
+
+_log = logging.getLogger(__name__)
+
+
+class Switch(Protocol):
+    """One kind of switch: its words for a question and for an answer."""
+
+    @property
+    def name(self) -> str:
+        """What its address ends in."""
+
+    @property
+    def templates(self) -> Mapping[str, str]:
+        """How it dials where the switch user says nothing else."""
+
+    def read(self, values: Mapping[str, str]) -> Asked:
+        """The question.
+
+        Raises:
+            Senseless: There is none.
+        """
+
+    def write(self, decision: Decision, plan: DialPlan, asked: Asked, values: Mapping[str, str]) -> tuple[str, bytes]:
+        """The answer's media type and body."""
+
+    def carry_on(self, values: Mapping[str, str]) -> tuple[str, bytes]:
+        """The answer where we have none."""
+
+
+SWITCHES: Final[tuple[Switch, ...]] = (FreeSwitch(), Asterisk(), Kamailio(), OpenSips())
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchFace:
+    """Where the switches ask, under the operator's rules; `timeout_ms` runs from a question's start."""
+
+    database: Database
+    users: SwitchUsers
+    calls: Calls
+    timeout_ms: int
+
+    def router(self) -> APIRouter:
+        """One address for each kind of switch, by POST and by GET."""
+        router = APIRouter(prefix="/switch")
+        for switch in SWITCHES:
+            for method in ("POST", "GET"):
+                router.add_api_route(
+                    f"/{switch.name}",
+                    self._endpoint(switch),
+                    methods=[method],
+                    response_class=Response,
+                    **documentation.describe(switch.name, method),
+                )
+        return router
+
+    def _endpoint(self, switch: Switch) -> Callable[[Request], Awaitable[Response]]:
+        async def endpoint(request: Request) -> Response:
+            return await self._answer(switch, request)
+
+        return endpoint
+
+    async def _answer(self, switch: Switch, request: Request) -> Response:
+        log: dict[str, object] = request.scope["log"]
+        log["call"] = f"switch.{switch.name}"
+        values: dict[str, str] = {}
+        status, headers = 200, None
+        try:
+            async with asyncio.timeout(self.timeout_ms / 1000):
+                # Read before anything is refused, for even a refusal must fit the question.
+                await _read_values(request, values)
+                user = await self.users.authenticate(request.headers.get("authorization", ""))
+                if user is not None:
+                    log["account"] = user.username
+                    return await self._decide(switch, user, values, log)
+            status, headers = 401, _CHALLENGE
+            log["outcome"] = "wrong credentials"
+        except (Senseless, ClientDisconnect) as error:
+            log["outcome"] = f"carry on: {error}"
+        except TimeoutError:
+            log["outcome"] = "carry on: out of time"
+        except StorageUnavailable as error:
+            log["outcome"] = f"carry on: database unavailable: {error}"
+        except Exception:  # noqa: BLE001 - a defect of ours must not cost a call
+            _log.exception("defect", extra={"fields": {"request_id": log["request_id"]}})
+            log["outcome"] = "carry on: defect"
+        media_type, body = switch.carry_on(values)
+        return Response(body, status_code=status, headers=headers, media_type=media_type)
+
+    async def _decide(
+        self, switch: Switch, user: SwitchUser, values: Mapping[str, str], log: dict[str, object]
+    ) -> Response:
+        asked = switch.read(values)
+        plan = DialPlan({**switch.templates, **user.dial}, user.domain)
+        async with self.database.session() as session:
+            decision = await self.calls.where_to(session, asked, user, plan)
+        log |= {"outcome": decision.action.value, "flow_id": decision.flow_id, "explain": decision.explain}
+        media_type, body = switch.write(decision, plan, asked, values)
+        return Response(body, media_type=media_type)
+
+
+async def _read_values(request: Request, values: dict[str, str]) -> None:
+    """Put the question's names and values into `values`: of the query, then of a form or a JSON object in the body.
+
+    Raises:
+        Senseless: The body is too large, or neither.
+    """
+    values.update(_form(request.scope["query_string"]))
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY:
+            raise Senseless("body too large")
+    if not body:
+        return
+    if not request.headers.get("content-type", "").startswith("application/json"):
+        values.update(_form(body))
+        return
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        raise Senseless("body is no JSON") from None
+    if not isinstance(document, dict):
+        raise Senseless("body is no JSON object")
+    values.update({name: _text(value) for name, value in document.items()})
+
+
+def _form(encoded: bytes) -> list[tuple[str, str]]:
+    return parse_qsl(encoded.decode("utf-8", "replace"), keep_blank_values=True, errors="replace")
+
+
+def _text(value: Any) -> str:  # noqa: ANN401 - JSON can be anything
+    if isinstance(value, str):
+        return value
+    # Numbers as their digits; what is neither is as absent.
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else ""

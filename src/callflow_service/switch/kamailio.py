@@ -1,0 +1,64 @@
+"""Kamailio: routes for its rtjson module, the shared names beside them, on one line."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from callflow_service.domain.callerid import Caller, Privacy
+from callflow_service.domain.dialing import DialPlan
+from callflow_service.domain.routing import Decision, RouteAction
+from callflow_service.service import Asked
+from callflow_service.switch.answers import carry_on_answer, dial_string, shared_answer
+from callflow_service.switch.flat import URI_TEMPLATES, one_line
+from callflow_service.switch.questions import read_question
+
+_MEDIA_TYPE = "application/json"
+_DIALS = frozenset({RouteAction.RING, RouteAction.FORWARD, RouteAction.FAX})
+
+
+@dataclass(frozen=True, slots=True)
+class Kamailio:
+    """`http_connect` and `rtjson_push_routes`: at most one route, since another state means another question."""
+
+    name: str = "kamailio"
+
+    @property
+    def templates(self) -> Mapping[str, str]:
+        """How Kamailio dials where the switch user says nothing else."""
+        return URI_TEMPLATES
+
+    def read(self, values: Mapping[str, str]) -> Asked:
+        """The question."""
+        return read_question(values)
+
+    def write(self, decision: Decision, plan: DialPlan, asked: Asked, values: Mapping[str, str]) -> tuple[str, bytes]:  # noqa: ARG002 - the faces' common shape
+        """The answer, with its media type."""
+        routes = [_route(decision, plan, asked.caller)] if decision.action in _DIALS else []
+        return _document(routes, shared_answer(decision, plan, explain=asked.explain))
+
+    def carry_on(self, values: Mapping[str, str]) -> tuple[str, bytes]:
+        """The answer where we have none."""
+        return _document([], carry_on_answer(values))
+
+
+def _document(routes: list[dict[str, object]], answer: dict[str, str]) -> tuple[str, bytes]:
+    return _MEDIA_TYPE, one_line({"version": "1.0", "routing": "serial", "routes": routes, **answer})
+
+
+def _route(decision: Decision, plan: DialPlan, came: Caller) -> dict[str, object]:
+    headers: dict[str, object] = {}
+    if decision.caller != came:
+        headers["from"] = _from(decision.caller, plan.domain)
+    extra = [("Diversion", decision.diversion), ("History-Info", decision.history_info)]
+    if lines := "".join(f"{name}: {value}\r\n" for name, value in extra if value):
+        headers["extra"] = lines
+    timeout = (decision.ring_seconds or 0) * 1000
+    return {"uri": dial_string(decision, plan), "fr_inv_timer": timeout, "headers": headers}
+
+
+def _from(caller: Caller, domain: str) -> dict[str, str]:
+    if not caller.number or caller.privacy in {Privacy.NUMBER, Privacy.FULL}:
+        return {"display": '"Anonymous"', "uri": "sip:anonymous@anonymous.invalid"}
+    name = "" if caller.privacy is Privacy.NAME else caller.name
+    # The display name goes out as it is: its quotes are ours to write, and the allow-list leaves none inside.
+    display = f'"{name or caller.number}"'
+    return {"display": display, "uri": f"sip:{caller.number.replace('#', '%23')}@{domain}"}

@@ -1,0 +1,84 @@
+"""Know the switches that ask: no query and no slow hash in a call's way."""
+
+import asyncio
+import base64
+import binascii
+import logging
+import time
+from typing import Final
+
+from callflow_service.database import Database
+from callflow_service.domain.errors import StorageUnavailable
+from callflow_service.repositories import lookups
+from callflow_service.repositories.lookups import SwitchUser
+from callflow_service.switch_passwords import is_switch_password
+
+_FRESH_SECONDS: Final = 10.0
+_RETRY_SECONDS: Final = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+class SwitchUsers:
+    """The switch users, kept in memory and read again every few seconds beside the calls.
+
+    While the database is away those known stay known. A user that is unknown, or comes with another password, is looked
+    for in the database at once, but not more than once a second.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._users: dict[str, SwitchUser] = {}
+        self._read_at = float("-inf")
+        self._is_read = False
+        self._reading: asyncio.Task[None] | None = None
+
+    async def authenticate(self, authorization: str) -> SwitchUser | None:
+        """The switch that an `Authorization` header (HTTP Basic) is of; None where it is of none.
+
+        Raises:
+            StorageUnavailable: The users were never read, and cannot be now.
+        """
+        credentials = _basic(authorization)
+        if credentials is None:
+            return None
+        age = time.monotonic() - self._read_at
+        user = self._known(*credentials)
+        if user is None and age > _RETRY_SECONDS:
+            await asyncio.shield(self._read_again())
+            if not self._is_read:
+                raise StorageUnavailable("switch users")
+            return self._known(*credentials)
+        if age > _FRESH_SECONDS:
+            self._read_again()
+        return user
+
+    def _known(self, username: str, password: str) -> SwitchUser | None:
+        user = self._users.get(username)
+        return user if user and is_switch_password(password, user.password_hash) else None
+
+    def _read_again(self) -> asyncio.Task[None]:
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(self._read())
+        return self._reading
+
+    async def _read(self) -> None:
+        self._read_at = time.monotonic()
+        try:
+            async with self._database.session() as session:
+                self._users = await lookups.switch_users(session)
+            self._is_read = True
+        except StorageUnavailable:
+            _log.warning("The switch users could not be read; those known stay known")
+
+
+def _basic(authorization: str) -> tuple[str, str] | None:
+    scheme, _, encoded = authorization.partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        text = base64.b64decode(encoded.strip(), validate=True).decode()
+    except (binascii.Error, ValueError):
+        return None
+    username, colon, password = text.partition(":")
+    return (username, password) if colon else None

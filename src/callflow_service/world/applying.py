@@ -1,0 +1,230 @@
+"""Compare a staged world with the database, and bring the database to it."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from asyncpg import Connection
+
+from callflow_service.world.reading import Section
+from callflow_service.world.staging import SHORT
+
+MAX_DIFFERENCES: Final = 1_000
+"""How many differences a report tells one by one."""
+
+_NAMED: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many items of a section are new, differ from the database, or are in it as they are."""
+
+    added: int
+    changed: int
+    unchanged: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """A table, the column that tells its rows apart, and what it is called in a report."""
+
+    table: str
+    key: str
+    columns: tuple[str, ...]
+    title: str
+    stored: str = "to_jsonb(stored)"
+
+    @property
+    def _differs(self) -> str:
+        wanted, stored = (", ".join(f"{side}.{column}" for column in self.columns) for side in ("wanted", "stored"))
+        return f"({wanted}) IS DISTINCT FROM ({stored})"
+
+    @property
+    def _joined(self) -> str:
+        return f"FROM wanted_{self.table} AS wanted LEFT JOIN {self.table} AS stored USING ({self.key})"
+
+    @property
+    def count(self) -> str:
+        return f"""
+        SELECT count(*) FILTER (WHERE stored.{self.key} IS NULL) AS added,
+            count(*) FILTER (WHERE stored.{self.key} IS NOT NULL AND {self._differs}) AS changed,
+            count(*) AS staged
+        {self._joined}
+        """
+
+    @property
+    def differences(self) -> str:
+        return f"""
+        SELECT {self.stored} AS stored, to_jsonb(wanted) AS wanted
+        {self._joined} WHERE stored.{self.key} IS NULL OR {self._differs} ORDER BY position LIMIT $1
+        """
+
+    @property
+    def upsert(self) -> str:
+        names = ", ".join((self.key, *self.columns))
+        values = ", ".join(f"wanted.{column}" for column in (self.key, *self.columns))
+        updates = ", ".join(f"{column} = EXCLUDED.{column}" for column in self.columns)
+        # Rows that stay as they are never reach the conflict, which would lock and so write them.
+        return f"""
+        INSERT INTO {self.table} ({names})
+        SELECT {values} {self._joined} WHERE stored.{self.key} IS NULL OR {self._differs}
+        ON CONFLICT ({self.key}) DO UPDATE SET {updates}
+        """
+
+
+_STORED_WITH_OWNER: Final = """
+to_jsonb(stored) || jsonb_build_object('owner', (SELECT username FROM account WHERE id = stored.owner_id))
+"""
+_TARGETS: Final = {
+    Section.ACCOUNTS: _Target(
+        "account",
+        "id",
+        (
+            "username",
+            "name",
+            "role",
+            "owner_id",
+            "api_key",
+            "password_hash",
+            "hash_policy",
+            "pbx_addon",
+            "api_enabled",
+            "blocked",
+        ),
+        "account {id} {username}",
+        _STORED_WITH_OWNER,
+    ),
+    Section.DEVICES: _Target(
+        "device",
+        "id",
+        ("technology", "name", "owner_id", "caller_number", "caller_name", "ring_seconds"),
+        "device {id} {technology}/{name}",
+        _STORED_WITH_OWNER,
+    ),
+    Section.DIDS: _Target("did", "id", ("number", "device_id"), "DID {id} {number}"),
+    Section.SWITCHES: _Target(
+        "switch_user", "username", ("password_hash", "domain", "trust_headers", "dial"), "switch {username}"
+    ),
+}
+
+# Names and numbers may change hands within one file. Whoever gives one away gets one that nobody can have (of a blank)
+# until the upsert, for uniqueness is checked row by row.
+_STEP_ASIDE: Final = """
+UPDATE account SET username = ' ' || account.id FROM staged_account AS staged
+WHERE staged.id = account.id AND staged.username <> account.username
+    AND EXISTS (SELECT FROM staged_account WHERE username = account.username);
+UPDATE did SET number = ' ' || did.id FROM staged_did AS staged
+WHERE staged.id = did.id AND ltrim(staged.number, '+') <> ltrim(did.number, '+')
+    AND EXISTS (SELECT FROM staged_did WHERE ltrim(number, '+') = ltrim(did.number, '+'));
+"""
+
+_INHERITING: Final = """
+SELECT staged.username, count(*) OVER () AS found
+FROM staged_account AS staged
+JOIN account USING (id)
+JOIN account AS owner ON owner.id = account.owner_id
+LEFT JOIN account AS owners_owner ON owners_owner.id = owner.owner_id
+WHERE staged.api_key IS NULL AND coalesce(owner.api_key, owners_owner.api_key) IS NOT NULL
+    AND staged.hash_policy IS DISTINCT FROM 'off'
+ORDER BY position LIMIT $1
+"""
+_SHORT_KEYS: Final = """
+SELECT username, count(*) OVER () AS found FROM staged_account WHERE char_length(api_key) < $2
+ORDER BY position LIMIT $1
+"""
+_SHORT_PASSWORDS: Final = """
+SELECT username, count(*) OVER () AS found FROM staged_switch_user WHERE has_short_password ORDER BY position LIMIT $1
+"""
+
+
+async def count_changes(connection: Connection) -> dict[Section, Counts]:
+    """What applying would do to each section."""
+    counts = {}
+    for section, target in _TARGETS.items():
+        found = await connection.fetchrow(target.count)
+        unchanged = found["staged"] - found["added"] - found["changed"]
+        counts[section] = Counts(found["added"], found["changed"], unchanged)
+    return counts
+
+
+async def tell_differences(connection: Connection, counts: Mapping[Section, Counts]) -> list[str]:
+    """What applying would change, a line for each item, at most `MAX_DIFFERENCES` and one that counts the rest.
+
+    `+ device 5 IAX2/101` is new; `~ device 4 ring_seconds: 60 -> 30` changes. Of keys and passwords only that they do.
+    """
+    lines: list[str] = []
+    for target in _TARGETS.values():
+        for row in await connection.fetch(target.differences, MAX_DIFFERENCES - len(lines)):
+            wanted, stored = json.loads(row["wanted"]), json.loads(row["stored"] or "null")
+            lines.append(_difference(target, wanted, stored))
+    rest = sum(count.added + count.changed for count in counts.values()) - len(lines)
+    return [*lines, f"... and {rest} more"] if rest else lines
+
+
+async def apply_staged(connection: Connection) -> None:
+    """Insert and update; what the file does not name stays as it is."""
+    await connection.execute(_STEP_ASIDE)
+    for target in _TARGETS.values():
+        await connection.execute(target.upsert)
+
+
+async def find_warnings(connection: Connection, *, demo: bool) -> list[str]:
+    """What in the applied file is allowed but unwise; the demo's short secrets are public anyway."""
+    warnings = [
+        *_warning(
+            await connection.fetch(_INHERITING, _NAMED),
+            "Accounts that sign with an inherited key, {found} ({who}): who signs with it is as powerful as its owner, "
+            "so give each an api_key of its own.",
+        )
+    ]
+    if not demo:
+        warnings += _warning(
+            await connection.fetch(_SHORT_KEYS, _NAMED, SHORT),
+            f"Accounts with an api_key of fewer than {SHORT} characters, {{found}} ({{who}}): it can be guessed.",
+        )
+        warnings += _warning(
+            await connection.fetch(_SHORT_PASSWORDS, _NAMED),
+            f"Switches with a password of fewer than {SHORT} characters, {{found}} ({{who}}): it is stored as a fast "
+            "hash, so it should be long and random.",
+        )
+    return warnings
+
+
+def _warning(rows: list[Any], sentence: str) -> Iterator[str]:
+    if rows:
+        found = rows[0]["found"]
+        who = ", ".join(row["username"] for row in rows) + (", ..." if found > len(rows) else "")
+        yield sentence.format(found=found, who=who)
+
+
+def _difference(target: _Target, wanted: dict[str, Any], stored: dict[str, Any] | None) -> str:
+    if stored is None:
+        return f"+ {target.title.format(**wanted)}"
+    changes = (_change(column, stored, wanted) for column in target.columns if stored[column] != wanted[column])
+    kind, _, _ = target.title.partition(" ")
+    return f"~ {kind} {stored[target.key]} {', '.join(changes)}"
+
+
+def _change(column: str, stored: dict[str, Any], wanted: dict[str, Any]) -> str:
+    match column:
+        case "api_key":
+            return f"api_key: {_secret_change(stored[column], wanted[column])}"
+        case "password_hash":
+            return f"password: {_secret_change(stored[column], wanted[column])}"
+        case "owner_id":
+            return f"owner: {_shown(stored['owner'])} -> {_shown(wanted['owner'])}"
+        case "device_id":
+            return f"device: {_shown(stored[column])} -> {_shown(wanted[column])}"
+        case _:
+            return f"{column}: {_shown(stored[column])} -> {_shown(wanted[column])}"
+
+
+def _secret_change(stored: str | None, wanted: str | None) -> str:
+    if stored is None:
+        return "added"
+    return "removed" if wanted is None else "changed"
+
+
+def _shown(value: object) -> str:
+    return "nothing" if value is None else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,149 @@
+"""Whether a staged world fits together, and with what the database holds already."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from asyncpg import Connection
+
+from callflow_service.world.errors import WorldError
+from callflow_service.world.reading import Section
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """What must not be.
+
+    Attributes:
+        statement: The items that break the rule; `position` and `line` say where, further columns fill the sentence.
+    """
+
+    section: Section
+    key: str
+    sentence: str
+    statement: str
+
+
+def _used_twice(section: Section, table: str, key: str, same: str) -> _Rule:
+    return _Rule(
+        section,
+        key,
+        "is the same as on line {first}.",
+        f"""
+        SELECT position, {key}_line AS line, first FROM (
+            SELECT position, {key}_line, lag({key}_line) OVER (PARTITION BY {same} ORDER BY position) AS first
+            FROM {table}
+        ) AS ranked
+        WHERE first IS NOT NULL
+        """,  # noqa: S608 - of constants
+    )
+
+
+_RULES: Final = (
+    _used_twice(Section.ACCOUNTS, "staged_account", "id", "id"),
+    _used_twice(Section.ACCOUNTS, "staged_account", "username", "username"),
+    _Rule(
+        Section.ACCOUNTS,
+        "username",
+        "{username} is the username of account {id} already.",
+        """
+        SELECT position, username_line AS line, account.username, account.id
+        FROM staged_account AS staged JOIN account USING (username)
+        WHERE account.id <> staged.id AND NOT EXISTS (SELECT FROM staged_account WHERE id = account.id)
+        """,
+    ),
+    _Rule(
+        Section.ACCOUNTS,
+        "owner",
+        "there is no account {owner}.",
+        """
+        SELECT position, owner_line AS line, owner FROM wanted_account WHERE owner IS NOT NULL AND owner_id IS NULL
+        """,
+    ),
+    _Rule(
+        Section.ACCOUNTS,
+        "owner",
+        "{owner} is of the role {owner_role}; the owner of a user is a reseller or an admin, any other's an admin.",
+        """
+        SELECT position, owner_line AS line, owner, named.role AS owner_role
+        FROM wanted_account JOIN named_account AS named ON named.id = owner_id
+        WHERE named.role <> 'admin' AND NOT (wanted_account.role = 'user' AND named.role = 'reseller')
+        """,
+    ),
+    _Rule(
+        Section.ACCOUNTS,
+        "role",
+        "cannot be this, because account {username}, which this file does not change, has this one for its owner.",
+        """
+        SELECT position, role_line AS line, account.username
+        FROM staged_account AS staged JOIN account ON account.owner_id = staged.id
+        WHERE staged.role <> 'admin' AND NOT (account.role = 'user' AND staged.role = 'reseller')
+            AND NOT EXISTS (SELECT FROM staged_account WHERE id = account.id)
+        """,
+    ),
+    _used_twice(Section.DEVICES, "staged_device", "id", "id"),
+    _Rule(
+        Section.DEVICES,
+        "owner",
+        "there is no account {owner}.",
+        "SELECT position, owner_line AS line, owner FROM wanted_device WHERE owner_id IS NULL",
+    ),
+    _Rule(
+        Section.DEVICES,
+        "technology",
+        "must stay FAX, because the call flow of device {device_id} detects faxes for this one.",
+        """
+        SELECT position, technology_line AS line, callflow.device_id
+        FROM staged_device AS staged JOIN callflow ON target_device_id = id
+        WHERE technology <> 'FAX' AND action = 'fax_detect'
+        """,
+    ),
+    _used_twice(Section.DIDS, "staged_did", "id", "id"),
+    _used_twice(Section.DIDS, "staged_did", "number", "ltrim(number, '+')"),
+    _Rule(
+        Section.DIDS,
+        "number",
+        "{number} is the number of DID {id} already.",
+        """
+        SELECT position, number_line AS line, staged.number, did.id
+        FROM staged_did AS staged JOIN did ON ltrim(did.number, '+') = ltrim(staged.number, '+')
+        WHERE did.id <> staged.id AND NOT EXISTS (SELECT FROM staged_did WHERE id = did.id)
+        """,
+    ),
+    _Rule(
+        Section.DIDS,
+        "device",
+        "there is no device {device_id}.",
+        """
+        SELECT position, device_line AS line, device_id FROM staged_did
+        WHERE device_id IS NOT NULL
+            AND NOT EXISTS (SELECT FROM staged_device WHERE id = device_id)
+            AND NOT EXISTS (SELECT FROM device WHERE id = device_id)
+        """,
+    ),
+    _Rule(
+        Section.DIDS,
+        "device",
+        "must stay device {device_id}, because a call flow of that device shows this DID as caller ID.",
+        """
+        SELECT position, device_line AS line, callflow.device_id
+        FROM staged_did AS staged JOIN callflow ON caller_id_did_id = id
+        WHERE staged.device_id IS DISTINCT FROM callflow.device_id
+        """,
+    ),
+    _used_twice(Section.SWITCHES, "staged_switch_user", "username", "username"),
+)
+
+
+async def check_staged(connection: Connection, file: Path) -> None:
+    """Refuse a staged world that does not fit together.
+
+    Raises:
+        WorldError: An id, username or number is used twice, an owner or device is not there or cannot be that, or
+            a call flow stands in the way.
+    """
+    for rule in _RULES:
+        found = await connection.fetchrow(f"{rule.statement} ORDER BY position LIMIT 1")
+        if found:
+            place = f"{rule.section}[{found['position']}].{rule.key}"
+            raise WorldError(file, found["line"], f"{place}: {rule.sentence.format(**found)}")

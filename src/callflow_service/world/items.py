@@ -1,0 +1,314 @@
+"""What one item of a world file can say: a model for each section, from which the JSON Schema comes too."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+)
+from pydantic_core import ErrorDetails
+
+from callflow_service.domain.access import Role
+from callflow_service.domain.callflow import MAX_ID
+from callflow_service.domain.dialing import NUMBER, OTHER, VOICEMAIL
+from callflow_service.domain.signature import HashPolicy
+from callflow_service.world.errors import WorldError
+from callflow_service.world.reading import RawItem, Section, shown_key
+
+MAX_RING_SECONDS: Final = 3600
+"""The longest ring time, in seconds."""
+
+# Control characters, line separators and what XML 1.0 cannot carry (https://www.w3.org/TR/xml/#charsets).
+_FORBIDDEN: Final = r"\u0000-\u001f\u007f-\u009f\u2028\u2029\ud800-\udfff\ufffe\uffff"
+_INNER: Final = f"[^{_FORBIDDEN}]"
+_OUTER: Final = rf"[^\s{_FORBIDDEN}]"
+_USERNAME: Final = r"[A-Za-z0-9._@+-]([A-Za-z0-9 ._@+-]{0,62}[A-Za-z0-9._@+-])?"
+_DOMAIN: Final = r"[A-Za-z0-9.:\[\]_-]{1,255}"
+_TECHNOLOGY: Final = r"[A-Za-z][A-Za-z0-9]{0,15}"
+_NUMBER: Final = r"\+?(?=[*#]*[0-9])[0-9*#]{1,32}"
+_CALLER_NUMBER: Final = r"(\+?[0-9*#]{1,32}|[A-Za-z0-9._-]{1,64})?"
+# Nothing that a dialplan could expand or that could end a header: no blanks, quotes, $ or backslashes.
+_TEMPLATE: Final = r"([A-Za-z0-9@:/.;=_+&,%~*#\[\]()-]|\{(name|technology|domain|number)\}){0,255}"
+
+
+def _matching(pattern: str, sentence: str) -> Callable[[str], str]:
+    compiled = re.compile(pattern)
+
+    def check(text: str) -> str:
+        if not compiled.fullmatch(text):
+            raise ValueError(sentence)
+        return text
+
+    return check
+
+
+def _text_schema(pattern: str, **more: object) -> WithJsonSchema:
+    # Digits need no quotes, and then an editor takes them for a number.
+    return WithJsonSchema({"type": ["string", "number"], "pattern": f"^{pattern}$", **more})
+
+
+def _whole_number(least: int, most: int) -> BeforeValidator:
+    def read(text: object) -> object:
+        if not isinstance(text, str):
+            return text
+        # The length is checked first because reading very many digits is slow, and refused by Python.
+        digits = text.lstrip("0") or text[-1:]
+        if digits.isascii() and digits.isdecimal() and len(digits) <= len(str(most)) and least <= int(digits) <= most:
+            return int(digits)
+        raise ValueError(f"must be a whole number from {least} to {most}")
+
+    return BeforeValidator(read)
+
+
+Id = Annotated[int, _whole_number(0, MAX_ID), WithJsonSchema({"type": "integer", "minimum": 0, "maximum": MAX_ID})]
+RingSeconds = Annotated[
+    int,
+    _whole_number(1, MAX_RING_SECONDS),
+    WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAX_RING_SECONDS}),
+]
+Username = Annotated[
+    str,
+    AfterValidator(
+        _matching(_USERNAME, "must be 1 to 64 letters of A-Z, digits, blanks or . _ @ + -, with no blank at the ends")
+    ),
+    _text_schema(_USERNAME),
+]
+Line = Annotated[
+    str,
+    AfterValidator(_matching(f"{_INNER}{{1,255}}", "must be 1 to 255 characters, none of them a control character")),
+    _text_schema(f"{_INNER}{{1,255}}"),
+]
+CallerName = Annotated[
+    str,
+    AfterValidator(_matching(f"{_INNER}{{0,255}}", "must be at most 255 characters, none of them a control character")),
+    _text_schema(f"{_INNER}{{0,255}}"),
+]
+CallerNumber = Annotated[
+    str,
+    AfterValidator(
+        _matching(
+            _CALLER_NUMBER,
+            "must be 1 to 32 of 0-9 * # with or without a + before them, or 1 to 64 letters, digits, dots, dashes or "
+            "underscores",
+        )
+    ),
+    _text_schema(_CALLER_NUMBER),
+]
+Secret = Annotated[
+    str,
+    AfterValidator(_matching(r"[\s\S]{1,1024}", "must be 1 to 1024 characters")),
+    _text_schema(r"[\s\S]{1,1024}"),
+]
+Key = Annotated[
+    str,
+    AfterValidator(_matching(f"{_INNER}{{1,255}}", "must be 1 to 255 characters, none of them a control character")),
+    _text_schema(f"{_INNER}{{1,255}}"),
+]
+Technology = Annotated[
+    str,
+    AfterValidator(_matching(_TECHNOLOGY, "must be a letter of A-Z and then at most 15 letters or digits")),
+    AfterValidator(str.upper),
+    _text_schema(_TECHNOLOGY),
+]
+DeviceName = Annotated[
+    str,
+    AfterValidator(
+        _matching(
+            f"{_OUTER}({_INNER}{{0,62}}{_OUTER})?",
+            "must be 1 to 64 characters, none of them a control character, with no blank at the ends",
+        )
+    ),
+    _text_schema(f"{_OUTER}({_INNER}{{0,62}}{_OUTER})?"),
+]
+Number = Annotated[
+    str,
+    AfterValidator(
+        _matching(_NUMBER, "must be 1 to 32 of 0-9 * # with a digit among them, with or without a + before them")
+    ),
+    _text_schema(_NUMBER),
+]
+Domain = Annotated[
+    str,
+    AfterValidator(_matching(_DOMAIN, "must be a host, or a host and a port as host:port")),
+    _text_schema(_DOMAIN),
+]
+
+
+class _Item(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class AccountItem(_Item):
+    """Who may change call flows."""
+
+    id: Id
+    username: Username
+    name: Line | None = Field(None, description="Display name; the username where it is not said")
+    role: Role
+    owner: Username | None = Field(
+        None,
+        validate_default=True,
+        description="Username of the owner: for a user a reseller or an admin, else an admin; an admin has none",
+    )
+    api_key: Key | None = Field(None, repr=False, description="Signs requests; without one, the owner's signs")
+    password: Secret | None = Field(None, repr=False, description="Stored as a slow hash (Argon2id)")
+    hash_policy: HashPolicy | None = Field(
+        None, description="Which signatures are taken; where it is not said, the setting CALLFLOW_HASH_POLICY decides"
+    )
+    pbx_addon: bool = Field(False, description="Without it a reseller has no call flows")  # noqa: FBT003 - a field's default
+    api_enabled: bool = Field(True, description="A reseller's covers his users too")  # noqa: FBT003 - a field's default
+    blocked: bool = Field(False, description="Cannot log in")  # noqa: FBT003 - a field's default
+
+    @field_validator("owner")
+    @classmethod
+    def _owner_of_all_but_admins(cls, owner: str | None, info: ValidationInfo) -> str | None:
+        role = info.data.get("role")
+        if role is Role.ADMIN and owner is not None:
+            raise ValueError("an admin has no owner")
+        if role not in {None, Role.ADMIN} and owner is None:
+            raise ValueError("is missing; every account but an admin has an owner")
+        return owner
+
+    @field_validator("hash_policy")
+    @classmethod
+    def _off_needs_a_password(cls, policy: HashPolicy | None, info: ValidationInfo) -> HashPolicy | None:
+        if policy is HashPolicy.OFF and "password" in info.data and info.data["password"] is None:
+            raise ValueError("an account without a password cannot be set to off")
+        return policy
+
+
+class DeviceItem(_Item):
+    """What rings: a phone, a trunk line, a FAX device."""
+
+    id: Id
+    technology: Technology = Field(description="`SIP`, `IAX2`, `FAX` and so on; stored in capitals")
+    name: DeviceName
+    owner: Username = Field(description="Username of the account that the device belongs to")
+    caller_number: CallerNumber = Field("", description="The number that its calls show")
+    caller_name: CallerName = Field("", description="The name that its calls show")
+    ring_seconds: RingSeconds = Field(60, description="How long it rings before nobody answers; seconds")
+
+
+class DidItem(_Item):
+    """A number of our own, and the device that it reaches."""
+
+    id: Id
+    number: Number = Field(description="A leading + does not make it another number")
+    device: Id | None = Field(None, description="Id of the device that it reaches")
+
+
+_DIAL_WORDS: Final = (OTHER, NUMBER, VOICEMAIL)
+_LISTED_WORDS: Final = f"{OTHER}, {NUMBER} or {VOICEMAIL}"
+
+
+class SwitchItem(_Item):
+    """A switch that may ask where a call goes, and how it dials."""
+
+    username: Username
+    password: Secret = Field(repr=False, description="Stored as a fast hash, so it should be long and random")
+    domain: Domain = Field("localhost", description="Where its devices are registered: host or host:port")
+    trust_headers: bool = Field(True, description="Whether its Diversion and History-Info headers are believed")  # noqa: FBT003 - a field's default
+    dial: dict[str, str | None] = Field(
+        {},
+        description="How it dials: a template for each technology, `default` for the others, `number` for external "
+        "numbers, `voicemail`; nothing where that cannot be dialled",
+        json_schema_extra={
+            "propertyNames": {"pattern": f"^{_TECHNOLOGY}$"},
+            "additionalProperties": {"type": ["string", "null"], "pattern": f"^{_TEMPLATE}$"},
+        },
+    )
+
+    @field_validator("dial")
+    @classmethod
+    def _templates(cls, dial: dict[str, str | None]) -> dict[str, str | None]:
+        read: dict[str, str | None] = {}
+        for key, template in dial.items():
+            name = key.lower() if key.lower() in _DIAL_WORDS else key.upper()
+            if not re.fullmatch(_TECHNOLOGY, key):
+                raise ValueError(f"a template's name must be a technology, such as SIP, or {_LISTED_WORDS}")
+            if name in read:
+                raise ValueError(f"there are two templates for {name}")
+            if template and (problem := _template_problem(name, template)):
+                raise ValueError(f"the template for {name} {problem}")
+            read[name] = template or None
+        return read
+
+
+def _template_problem(name: str, template: str) -> str | None:
+    placeholders = set(re.findall(r"\{([^{}]*)\}", template))
+    allowed = {"number", "domain"} if name == NUMBER else {"name", "technology", "domain"}
+    listed = ", ".join(f"{{{placeholder}}}" for placeholder in sorted(allowed))
+    if placeholders - allowed:
+        return f"has a placeholder that cannot stand there; it may have {listed}"
+    if not re.fullmatch(_TEMPLATE, template):
+        return (
+            "must be at most 255 letters of A-Z, digits, "
+            f"@ : / . ; = _ + & , % ~ * # [ ] ( ) - and the placeholders {listed}"
+        )
+    return None
+
+
+class WorldFile(_Item):
+    """A world file: who may call, what rings, which numbers reach it, which switches ask."""
+
+    accounts: list[AccountItem] | None = None
+    devices: list[DeviceItem] | None = None
+    dids: list[DidItem] | None = None
+    switches: list[SwitchItem] | None = None
+
+
+Item = AccountItem | DeviceItem | DidItem | SwitchItem
+
+_MODELS: Final[dict[Section, type[Item]]] = {
+    Section.ACCOUNTS: AccountItem,
+    Section.DEVICES: DeviceItem,
+    Section.DIDS: DidItem,
+    Section.SWITCHES: SwitchItem,
+}
+
+
+def parse_item(raw: RawItem, file: Path) -> Item:
+    """The item as its section's model has it.
+
+    Raises:
+        WorldError: It says something that it cannot say; of several things the first in the file.
+    """
+    model = _MODELS[raw.section]
+    try:
+        return model.model_validate(raw.fields)
+    except ValidationError as error:
+        problems = [_problem(raw, model, details) for details in error.errors(include_url=False, include_input=False)]
+    line, sentence = min(problems, key=lambda problem: problem[0])
+    raise WorldError(file, line, sentence)
+
+
+def _problem(raw: RawItem, model: type[Item], details: ErrorDetails) -> tuple[int, str]:
+    key = str(details["loc"][0])
+    line = raw.lines.get(key, raw.line)
+    match details["type"]:
+        case "missing":
+            sentence = "is missing"
+        case "extra_forbidden":
+            sentence = f"is not known here; the keys are {', '.join(model.model_fields)}"
+        case "value_error":
+            sentence = str(details["ctx"]["error"])
+        case "enum":
+            sentence = f"must be {details['ctx']['expected'].replace(chr(39), '')}"
+        case "bool_parsing":
+            sentence = "must be true or false"
+        case "dict_type":
+            sentence = "must be a mapping of template names to templates"
+        case _:
+            sentence = "must be a single value, not a list or a mapping"
+    place = f"{raw.place}.{key}" if shown_key(key) else f"{raw.place}: a key"
+    return line, f"{place}: {sentence}." if shown_key(key) else f"{place} {sentence}."

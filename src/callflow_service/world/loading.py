@@ -1,0 +1,132 @@
+"""Load a world file into the database, all of it or nothing."""
+
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import asyncpg
+from pydantic import SecretStr
+
+from callflow_service.domain.errors import StorageUnavailable
+from callflow_service.settings import driver_url
+from callflow_service.world.applying import Counts, apply_staged, count_changes, find_warnings, tell_differences
+from callflow_service.world.checking import check_staged
+from callflow_service.world.errors import WorldError
+from callflow_service.world.reading import Section
+from callflow_service.world.source import WorldText
+from callflow_service.world.staging import stage
+
+DEMO_FILE: Final = Path(__file__).with_name("demo.yaml")
+"""The demo world."""
+
+_CONNECT_SECONDS: Final = 10
+# Sorting a large file in memory is worth more here than in the service's short statements.
+_TRANSACTION: Final = "SET LOCAL lock_timeout = '10s'; SET LOCAL work_mem = '64MB'"
+_ONE_AT_A_TIME: Final = "SELECT pg_try_advisory_xact_lock(7101301)"
+
+# SQLSTATE classes that speak of the server and not of the file: connection, login, database, resources, operator.
+_SERVER_TROUBLE: Final = ("08", "28", "3D", "53", "57", "58", "25006")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReport:
+    """What a load did, or with `dry_run` would do.
+
+    Attributes:
+        counts: For each section how many items are new, changed, unchanged.
+        warnings: What is allowed but unwise, as sentences.
+        differences: With `dry_run` the changes, a line for each item; empty without.
+    """
+
+    counts: Mapping[Section, Counts]
+    warnings: list[str]
+    differences: list[str]
+
+
+async def load_world(
+    url: SecretStr,
+    file: Path,
+    *,
+    dry_run: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+    demo: bool = False,
+) -> LoadReport:
+    """Bring the database to what the file says, in one transaction; what it does not name stays as it is.
+
+    Args:
+        url: The database, with the schema of this release.
+        file: YAML, or JSON where its name ends in `.json`.
+        dry_run: Do everything, tell the differences, and take it back.
+        progress: Is told again and again how many bytes of how many were read.
+        demo: Whether it is the demo, whose short secrets need no warning.
+
+    Raises:
+        WorldError: The file is wrong, or stands against what the database holds; nothing has changed.
+        StorageUnavailable: The database cannot be reached, or has no tables.
+    """
+    try:
+        stream = file.open("rb")
+    except OSError as error:
+        raise WorldError(file, None, f"cannot be read: {error.strerror}.") from None
+    with stream:
+        total = os.fstat(stream.fileno()).st_size
+        async with _connect(url) as connection:
+            transaction = connection.transaction()
+            await transaction.start()
+            try:
+                await connection.execute(_TRANSACTION)
+                if not await connection.fetchval(_ONE_AT_A_TIME):
+                    raise WorldError(file, None, "another file is being loaded; try again when that is done.")
+                await stage(
+                    connection,
+                    WorldText(stream, file),
+                    file,
+                    progress=progress and (lambda read: progress(read, total)),
+                )
+                await check_staged(connection, file)
+                counts = await count_changes(connection)
+                differences = await tell_differences(connection, counts) if dry_run else []
+                await apply_staged(connection)
+                warnings = await find_warnings(connection, demo=demo)
+            except (asyncpg.IntegrityConstraintViolationError, asyncpg.LockNotAvailableError) as error:
+                raise WorldError(file, None, _interference(error)) from error
+            await (transaction.rollback() if dry_run else transaction.commit())
+    return LoadReport(counts, warnings, differences)
+
+
+async def is_empty(url: SecretStr) -> bool:
+    """Whether the database holds no accounts, and so nothing at all.
+
+    Raises:
+        StorageUnavailable: The database cannot be reached, or has no tables.
+    """
+    async with _connect(url) as connection:
+        return not await connection.fetchval("SELECT EXISTS (SELECT FROM account)")
+
+
+@asynccontextmanager
+async def _connect(url: SecretStr) -> AsyncIterator[asyncpg.Connection]:
+    address = driver_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    try:
+        connection = await asyncpg.connect(address, timeout=_CONNECT_SECONDS)
+        try:
+            yield connection
+        finally:
+            await connection.close()
+    except (OSError, TimeoutError, asyncpg.InterfaceError) as error:
+        raise StorageUnavailable(type(error).__name__) from error
+    except asyncpg.UndefinedTableError as error:
+        raise StorageUnavailable("The database has no tables yet; run 'callflow-service migrate'.") from error
+    except asyncpg.PostgresError as error:
+        if (error.sqlstate or "").startswith(_SERVER_TROUBLE):
+            raise StorageUnavailable(type(error).__name__) from error
+        raise
+
+
+def _interference(error: asyncpg.PostgresError) -> str:
+    name = getattr(error, "constraint_name", None)
+    what = f"something that stands against it ({name})" if name else "a lock"
+    return f"somebody else has changed the database meanwhile, and {what} is in the way; try again."

@@ -1,0 +1,157 @@
+"""Bring a world file's items into temporary tables, batch by batch, so that SQL can check and apply them as a whole."""
+
+import json
+from collections.abc import Callable, Iterator
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Final, assert_never
+
+from asyncpg import Connection
+
+from callflow_service.passwords import hash_password, is_password
+from callflow_service.switch_passwords import hash_switch_password, is_switch_password
+from callflow_service.world.items import AccountItem, DeviceItem, DidItem, Item, SwitchItem, parse_item
+from callflow_service.world.reading import RawItem, Section, read_items
+from callflow_service.world.source import WorldText
+
+SHORT: Final = 16
+"""Keys and switch passwords of fewer characters than this can be guessed."""
+
+_BATCH: Final = 5_000
+
+# Beside what goes into the tables: where in the file it stands, for what is found wrong later. The views give the rows
+# as they will be, with owners resolved as they will be called after the load.
+_TABLES: Final = """
+CREATE TEMP TABLE staged_account (
+    position integer, id_line integer, username_line integer, owner_line integer, role_line integer,
+    id bigint, username text, name text, role text, owner text, api_key text, password_hash text, hash_policy text,
+    pbx_addon boolean, api_enabled boolean, blocked boolean
+) ON COMMIT DROP;
+CREATE TEMP TABLE staged_device (
+    position integer, id_line integer, technology_line integer, owner_line integer,
+    id bigint, technology text, name text, owner text, caller_number text, caller_name text, ring_seconds integer
+) ON COMMIT DROP;
+CREATE TEMP TABLE staged_did (
+    position integer, id_line integer, number_line integer, device_line integer,
+    id bigint, number text, device_id bigint
+) ON COMMIT DROP;
+CREATE TEMP TABLE staged_switch_user (
+    position integer, username_line integer, has_short_password boolean,
+    username text, password_hash text, domain text, trust_headers boolean, dial jsonb
+) ON COMMIT DROP;
+CREATE TEMP VIEW named_account AS
+    SELECT id, username, role FROM staged_account
+    UNION ALL
+    SELECT id, username, role FROM account WHERE NOT EXISTS (SELECT FROM staged_account WHERE id = account.id);
+CREATE TEMP VIEW wanted_account AS
+    SELECT staged.*, owner.id AS owner_id
+    FROM staged_account AS staged LEFT JOIN named_account AS owner ON owner.username = staged.owner;
+CREATE TEMP VIEW wanted_device AS
+    SELECT staged.*, owner.id AS owner_id
+    FROM staged_device AS staged LEFT JOIN named_account AS owner ON owner.username = staged.owner;
+CREATE TEMP VIEW wanted_did AS SELECT * FROM staged_did;
+CREATE TEMP VIEW wanted_switch_user AS SELECT * FROM staged_switch_user;
+"""
+_STAGED: Final = {
+    Section.ACCOUNTS: "staged_account",
+    Section.DEVICES: "staged_device",
+    Section.DIDS: "staged_did",
+    Section.SWITCHES: "staged_switch_user",
+}
+_ANALYZE: Final = "ANALYZE staged_account, staged_device, staged_did, staged_switch_user"
+
+
+async def stage(
+    connection: Connection, text: WorldText, file: Path, *, progress: Callable[[int], None] | None = None
+) -> None:
+    """Read the whole file into temporary tables that live until the transaction ends.
+
+    `progress` is told how many bytes were read, after each batch.
+
+    Raises:
+        WorldError: The file, or an item by itself, is wrong.
+    """
+    await connection.execute(_TABLES)
+    for section, batch in _batches(text, file):
+        stored = await _stored_hashes(connection, section, [item for _, item in batch])
+        records = [_record(raw, item, stored) for raw, item in batch]
+        await connection.copy_records_to_table(_STAGED[section], records=records)
+        if progress:
+            progress(text.bytes_read)
+    await connection.execute(_ANALYZE)
+
+
+def _batches(text: WorldText, file: Path) -> Iterator[tuple[Section, list[tuple[RawItem, Item]]]]:
+    for section, items in groupby(read_items(text, file), key=lambda raw: raw.section):
+        while batch := [(raw, parse_item(raw, file)) for raw in islice(items, _BATCH)]:
+            yield section, batch
+
+
+async def _stored_hashes(connection: Connection, section: Section, items: list[Item]) -> dict[int | str, str]:
+    if section is Section.ACCOUNTS:
+        ids = [item.id for item in items if isinstance(item, AccountItem) and item.password is not None]
+        statement = "SELECT id, password_hash FROM account WHERE id = ANY($1) AND password_hash IS NOT NULL"
+        return dict(await connection.fetch(statement, ids)) if ids else {}
+    if section is Section.SWITCHES:
+        usernames = [item.username for item in items if isinstance(item, SwitchItem)]
+        statement = "SELECT username, password_hash FROM switch_user WHERE username = ANY($1)"
+        return dict(await connection.fetch(statement, usernames))
+    return {}
+
+
+def _record(raw: RawItem, item: Item, stored: dict[int | str, str]) -> tuple[object, ...]:
+    match item:
+        case AccountItem():
+            return (
+                raw.index,
+                *raw.lines_of("id", "username", "owner", "role"),
+                item.id,
+                item.username,
+                item.name or item.username,
+                item.role,
+                item.owner,
+                item.api_key,
+                _account_hash(item.password, stored.get(item.id)),
+                item.hash_policy,
+                item.pbx_addon,
+                item.api_enabled,
+                item.blocked,
+            )
+        case DeviceItem():
+            return (
+                raw.index,
+                *raw.lines_of("id", "technology", "owner"),
+                item.id,
+                item.technology,
+                item.name,
+                item.owner,
+                item.caller_number,
+                item.caller_name,
+                item.ring_seconds,
+            )
+        case DidItem():
+            return (raw.index, *raw.lines_of("id", "number", "device"), item.id, item.number, item.device)
+        case SwitchItem():
+            return (
+                raw.index,
+                *raw.lines_of("username"),
+                len(item.password) < SHORT,
+                item.username,
+                _switch_hash(item.password, stored.get(item.username)),
+                item.domain,
+                item.trust_headers,
+                json.dumps(item.dial),
+            )
+        case _ as never:
+            assert_never(never)
+
+
+# The hash of a password that did not change must stay as it is: a new one has new salt, and would be a difference.
+def _account_hash(password: str | None, stored: str | None) -> str | None:
+    if password is None:
+        return None
+    return stored if stored is not None and is_password(password, stored) else hash_password(password)
+
+
+def _switch_hash(password: str, stored: str | None) -> str:
+    return stored if stored is not None and is_switch_password(password, stored) else hash_switch_password(password)

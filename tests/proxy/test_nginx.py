@@ -1,0 +1,461 @@
+"""The shipped nginx configuration, read by a real nginx in front of the real service."""
+
+import asyncio
+import json
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from hashlib import sha1
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import asyncpg
+import httpx
+import pytest
+import pytest_asyncio
+from callflow_service.mor.face import FAILED_TRANSPORT
+from callflow_service.mor.pages import error_page
+from pydantic import SecretStr
+
+pytestmark = pytest.mark.proxy
+
+SHIPPED = Path(__file__).parents[2] / "deploy" / "nginx"
+HERE = "127.0.0.1"
+CALLER = "127.0.0.2"
+"""Where the tests' requests come from, so that nobody takes them for nginx's own."""
+
+SIGNED_GET = "/billing/api/device_callflow_get?u=admin&device_id=100&hash=71516eea4850f7e0300ac86adf9fb64bca845aa7"
+UPDATE = "/billing/api/device_callflow_update"
+
+GET_PAGE = """\
+<?xml version="1.0" encoding="UTF-8"?>
+<page>
+  <user>Test User #1</user>
+  <device>SIP/101</device>
+""" + "".join(
+    f"""\
+  <callflow>
+    <state>{state}</state>
+    <priority>1</priority>
+    {action}
+    {data}
+    <data2/>
+    <data3>1</data3>
+    <data4/>
+    <data5/>
+  </callflow>
+"""
+    for state, action, data in (
+        ("Before call", "<action/>", "<data/>"),
+        ("Call", "<action>Dial</action>", "<data>SIP/101|60</data>"),
+        ("Answered", "<action>Hangup</action>", "<data/>"),
+        ("No answer", "<action/>", "<data/>"),
+        ("Busy", "<action/>", "<data/>"),
+        ("Failed", "<action/>", "<data/>"),
+    )
+)
+GET_PAGE += "</page>\n"
+
+UPDATE_PAGE = """\
+<?xml version="1.0" encoding="UTF-8"?>
+<page>
+  <status>Callflow was successfully updated</status>
+  <user>Test User #1</user>
+  <device>IAX2/1002</device>
+  <callflow>
+    <state>Busy</state>
+    <priority>1</priority>
+    <action>Forward</action>
+    <data>+37060000000</data>
+    <callerid_type>Custom</callerid_type>
+    <callerid_data>Žaliasis &amp; Co</callerid_data>
+  </callflow>
+</page>
+"""
+
+CHANGE = {
+    "device_id": "4",
+    "callflow_action": "forward",
+    "state": "busy",
+    "external_number": "+37060000000",
+    "custom": "Žaliasis & Co",
+}
+
+
+def signed(values: dict[str, str], key: str = "456789") -> dict[str, str]:
+    digest = sha1(("".join(values.values()) + key).encode(), usedforsecurity=False).hexdigest()
+    return {"u": "admin", **values, "hash": digest}
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """A running nginx, and where it writes its logs."""
+
+    http: httpx.AsyncClient
+    logs: Path
+
+    async def access_lines(self) -> list[dict[str, str]]:
+        """The access log; nginx writes a request's line before it takes the connection's next request."""
+        await self.http.get("/nowhere")
+        return [json.loads(line) for line in (self.logs / "access.log").read_text().splitlines()]
+
+    def both_logs(self) -> str:
+        return "".join((self.logs / name).read_text() for name in ("access.log", "error.log"))
+
+
+StartProxy = Callable[..., Awaitable[Proxy]]
+
+
+def free_port() -> int:
+    with socket.create_server((HERE, 0)) as listening:
+        port: int = listening.getsockname()[1]
+        return port
+
+
+def write_configuration(folder: Path, port: int, upstreams: tuple[str, ...]) -> Path:
+    """Lay the shipped files out below `folder`, with its own port, its own log folder and the upstreams given."""
+    (folder / "conf.d").mkdir()
+    (folder / "logs").mkdir()
+    (folder / "temporary").mkdir()
+    changes = {
+        "listen 80;": f"listen {HERE}:{port};",
+        "/var/log/nginx/": f"{folder}/logs/",
+        "server 127.0.0.1:8000;": "\n    ".join(f"server {address};" for address in upstreams),
+    }
+    unused = set(changes)
+    for source, target in (
+        ("callflow.conf", "conf.d/callflow.conf"),
+        ("upstream.conf", "conf.d/upstream.conf"),
+        ("callflow/server.conf", "callflow/server.conf"),
+        ("callflow/proxy.conf", "callflow/proxy.conf"),
+    ):
+        text = (SHIPPED / source).read_text()
+        for shipped, ours in changes.items():
+            if shipped in text:
+                unused.discard(shipped)
+                text = text.replace(shipped, ours)
+        (folder / target).parent.mkdir(exist_ok=True)
+        (folder / target).write_text(text)
+    assert not unused, f"deploy/nginx no longer holds {unused}"
+    main = folder / "nginx.conf"
+    # The least that is around conf.d; a worker of root's nginx keeps to its user, since the folder is that one's.
+    main.write_text(f"""\
+daemon off;
+{"user root;" if os.geteuid() == 0 else ""}
+worker_processes 1;
+pid {folder}/nginx.pid;
+error_log {folder}/logs/main.log notice;
+events {{ }}
+http {{
+    client_body_temp_path {folder}/temporary/body;
+    proxy_temp_path {folder}/temporary/proxy;
+    fastcgi_temp_path {folder}/temporary/fastcgi;
+    uwsgi_temp_path {folder}/temporary/uwsgi;
+    scgi_temp_path {folder}/temporary/scgi;
+    include conf.d/*.conf;
+}}
+""")
+    return main
+
+
+async def until_listening(process: subprocess.Popen[bytes], port: int) -> None:
+    for _ in range(500):
+        assert process.poll() is None, f"nginx did not start:\n{process.communicate()[1].decode()}"
+        try:
+            _, writer = await asyncio.open_connection(HERE, port)
+        except OSError:
+            await asyncio.sleep(0.02)
+        else:
+            writer.close()
+            return
+    pytest.fail("nginx did not open its port within ten seconds.")
+
+
+@pytest_asyncio.fixture(scope="session")
+async def start_proxy(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[StartProxy]:
+    """Run nginx with the shipped configuration in front of the addresses given."""
+    program = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+    if program is None:
+        pytest.fail("These tests need nginx on the PATH; on Debian, install the package nginx-light.")
+    async with AsyncExitStack() as running:
+
+        async def start(*upstreams: str) -> Proxy:
+            folder = tmp_path_factory.mktemp("nginx")
+            port = free_port()
+            main = write_configuration(folder, port, upstreams)
+            process = subprocess.Popen([program, "-p", folder, "-c", main, "-e", "stderr"], stderr=subprocess.PIPE)
+
+            def stop() -> None:
+                process.terminate()
+                process.communicate(timeout=10)
+
+            running.callback(stop)
+            await until_listening(process, port)
+            client = httpx.AsyncClient(
+                base_url=f"http://{HERE}:{port}", transport=httpx.AsyncHTTPTransport(local_address=CALLER)
+            )
+            return Proxy(await running.enter_async_context(client), folder / "logs")
+
+        yield start
+
+
+def address(service: httpx.AsyncClient) -> str:
+    return f"{service.base_url.host}:{service.base_url.port}"
+
+
+@pytest_asyncio.fixture(scope="session")
+async def trusting_service(start_service: Callable[..., Any], demo_url: SecretStr) -> httpx.AsyncClient:
+    """The service as it is behind nginx; GET is allowed, so that all encodings can be tried."""
+    service: httpx.AsyncClient = await start_service(demo_url, trusted_proxies=HERE, allow_get=True)
+    return service
+
+
+@pytest_asyncio.fixture(scope="session")
+async def proxy(start_proxy: StartProxy, trusting_service: httpx.AsyncClient) -> Proxy:
+    """nginx in front of the service that trusts it."""
+    return await start_proxy(address(trusting_service))
+
+
+@pytest_asyncio.fixture(scope="session")
+async def lonely_proxy(start_proxy: StartProxy) -> Proxy:
+    """nginx in front of a service that is away."""
+    return await start_proxy(f"{HERE}:{free_port()}")
+
+
+async def sender_in_history(connection: asyncpg.Connection) -> str:
+    """The address in the one row that the history has."""
+    (row,) = await connection.fetch("SELECT host(address) AS address FROM callflow_history")
+    found: str = row["address"]
+    return found
+
+
+async def test_the_wikis_own_request_gets_the_wikis_answer(proxy: Proxy, untouched: None) -> None:
+    answer = await proxy.http.post(SIGNED_GET)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/xml; charset=utf-8")
+    assert answer.text == GET_PAGE
+
+
+@pytest.mark.parametrize(
+    "path", ["//billing/api//device_callflow_get/", "/api/device_callflow_get", "/api//device_callflow_get//"]
+)
+async def test_doubled_and_trailing_slashes_reach_the_call(proxy: Proxy, untouched: None, path: str) -> None:
+    # Put together by hand: joined to the base address, a leading // would be read as a host.
+    answer = await proxy.http.post(str(proxy.http.base_url) + path[1:] + "?" + SIGNED_GET.partition("?")[2])
+    assert (answer.status_code, answer.text) == (200, GET_PAGE)
+
+
+ENCODINGS: dict[str, tuple[str, dict[str, Any]]] = {
+    "query of a POST without a body": ("POST", {"params": signed(CHANGE)}),
+    "form": ("POST", {"data": signed(CHANGE)}),
+    "multipart form": ("POST", {"files": {name: (None, value) for name, value in signed(CHANGE).items()}}),
+    "JSON object": ("POST", {"json": signed(CHANGE)}),
+    "query of a GET": ("GET", {"params": signed(CHANGE)}),
+}
+
+
+@pytest.mark.parametrize(("method", "sent"), ENCODINGS.values(), ids=ENCODINGS)
+async def test_every_encoding_passes_unharmed(proxy: Proxy, untouched: None, method: str, sent: dict[str, Any]) -> None:
+    answer = await proxy.http.request(method, UPDATE, **sent)
+    assert (answer.status_code, answer.text) == (200, UPDATE_PAGE)
+
+
+async def test_a_body_sent_in_chunks_passes_unharmed(proxy: Proxy, untouched: None) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for character in urlencode(signed(CHANGE)):
+            yield character.encode()
+
+    answer = await proxy.http.post(
+        UPDATE, content=chunks(), headers={"Content-Type": "application/x-www-form-urlencoded"}
+    )
+    assert (answer.status_code, answer.text) == (200, UPDATE_PAGE)
+
+
+async def test_the_history_holds_the_callers_own_address(
+    proxy: Proxy, untouched: None, demo_database: asyncpg.Connection
+) -> None:
+    await proxy.http.post(UPDATE, data=signed(CHANGE))
+    assert await sender_in_history(demo_database) == CALLER
+
+
+async def test_a_forged_forwarding_header_does_not_get_through(
+    proxy: Proxy, untouched: None, demo_database: asyncpg.Connection
+) -> None:
+    await proxy.http.post(UPDATE, data=signed(CHANGE), headers={"X-Forwarded-For": "203.0.113.9"})
+    assert await sender_in_history(demo_database) == CALLER
+
+
+async def test_a_service_that_trusts_no_proxy_ignores_the_forwarding_header(
+    start_proxy: StartProxy, demo_service: httpx.AsyncClient, untouched: None, demo_database: asyncpg.Connection
+) -> None:
+    proxy = await start_proxy(address(demo_service))
+    await proxy.http.post(UPDATE, data=signed(CHANGE))
+    assert await sender_in_history(demo_database) == HERE
+
+
+async def test_a_request_id_goes_through_to_the_history_and_back(
+    proxy: Proxy, untouched: None, demo_database: asyncpg.Connection
+) -> None:
+    answer = await proxy.http.post(UPDATE, data=signed(CHANGE), headers={"X-Request-ID": "order-4711"})
+    assert answer.headers.get_list("x-request-id") == ["order-4711"]
+    assert await demo_database.fetchval("SELECT request_id FROM callflow_history") == "order-4711"
+    assert (await proxy.access_lines())[-2]["request_id"] == "order-4711"
+
+
+async def test_a_request_without_an_id_has_the_same_one_in_both_logs(proxy: Proxy, untouched: None) -> None:
+    answer = await proxy.http.post(SIGNED_GET, headers={"X-Request-ID": "not an id"})
+    assert (await proxy.access_lines())[-2]["request_id"] == answer.headers["x-request-id"]
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc", "/openapi.json", "/health/live", "/health/ready"])
+async def test_the_explorer_and_the_health_are_passed_on(
+    proxy: Proxy, trusting_service: httpx.AsyncClient, path: str
+) -> None:
+    through, direct = await proxy.http.get(path), await trusting_service.get(path)
+    assert (through.status_code, through.content) == (200, direct.content)
+
+
+async def test_the_explorers_scripts_are_passed_on_whole(proxy: Proxy, trusting_service: httpx.AsyncClient) -> None:
+    path = "/static-offline-docs/swagger-ui-bundle.js"
+    through, direct = await proxy.http.get(path), await trusting_service.get(path)
+    assert (through.status_code, through.content) == (200, direct.content)
+
+
+@pytest.mark.parametrize("path", ["/", "/metrics", "/billing", "/billing/apis", "/docs/x", "/health"])
+async def test_everything_else_is_not_found_and_does_not_reach_the_service(proxy: Proxy, path: str) -> None:
+    answer = await proxy.http.get(path)
+    assert answer.status_code == 404
+    assert (await proxy.access_lines())[-2]["upstream"] == ""
+
+
+async def test_an_unknown_call_is_answered_by_the_service(proxy: Proxy) -> None:
+    answer = await proxy.http.post("/billing/api/device_delete")
+    assert (answer.status_code, answer.content) == (404, error_page(FAILED_TRANSPORT[404], "status"))
+
+
+async def test_no_answer_names_a_version_of_nginx(proxy: Proxy, lonely_proxy: Proxy) -> None:
+    assert (await proxy.http.get("/nowhere")).headers["server"] == "nginx"
+    assert (await lonely_proxy.http.post(SIGNED_GET)).headers["server"] == "nginx"
+
+
+@pytest.mark.parametrize(
+    ("size", "asks_the_service"),
+    [(64 * 1024 + 1, True), (128 * 1024, True), (128 * 1024 + 1, False), (8 * 1024 * 1024, False)],
+)
+@pytest.mark.parametrize("method", ["POST", "GET"])
+async def test_a_body_that_is_too_large_gets_the_same_page_from_both(
+    proxy: Proxy, method: str, size: int, asks_the_service: bool
+) -> None:
+    answer = await proxy.http.request(method, UPDATE, content=b"a" * size)
+    assert (answer.status_code, answer.headers["content-type"], answer.content) == (
+        413,
+        "application/xml; charset=utf-8",
+        error_page(FAILED_TRANSPORT[413], "status"),
+    )
+    assert ((await proxy.access_lines())[-2]["upstream"] != "") == asks_the_service
+
+
+@pytest.mark.parametrize("method", ["POST", "GET"])
+async def test_a_service_that_is_away_is_told_in_xml(lonely_proxy: Proxy, method: str) -> None:
+    answer = await lonely_proxy.http.request(method, SIGNED_GET)
+    assert (answer.status_code, answer.headers["content-type"], answer.headers["retry-after"]) == (
+        503,
+        "application/xml; charset=utf-8",
+        "2",
+    )
+    assert answer.content == error_page(FAILED_TRANSPORT[503], "status")
+
+
+async def test_the_services_own_503_is_passed_on_as_it_is(start_proxy: StartProxy, start_service: Any) -> None:
+    without_database = await start_service(SecretStr(f"postgresql://nobody@{HERE}:{free_port()}/nothing"))
+    proxy = await start_proxy(address(without_database))
+    answer = await proxy.http.post(SIGNED_GET)
+    assert (answer.status_code, answer.headers.get_list("retry-after"), answer.content) == (
+        503,
+        ["2"],
+        error_page(FAILED_TRANSPORT[503], "status"),
+    )
+    assert (await proxy.access_lines())[-2]["upstream_status"] == "503"
+
+
+async def test_a_switch_is_told_that_the_service_is_away(lonely_proxy: Proxy) -> None:
+    answer = await lonely_proxy.http.post("/switch/asterisk", data={"called": "101"})
+    assert (answer.status_code, answer.headers["retry-after"], answer.text) == (
+        503,
+        "2",
+        "Service is temporarily unavailable\n",
+    )
+
+
+async def test_a_switch_does_not_wait_for_a_service_that_hangs(start_proxy: StartProxy) -> None:
+    with socket.create_server((HERE, 0)) as hanging:
+        proxy = await start_proxy(f"{HERE}:{hanging.getsockname()[1]}")
+        answer = await proxy.http.post("/switch/asterisk", data={"called": "101"})
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+
+
+async def hang_up_on_requests(arrived: list[bytes]) -> asyncio.Server:
+    """A server that reads a request and closes: nobody can tell whether it has acted on it."""
+
+    async def read_and_close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        arrived.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.close()
+
+    return await asyncio.start_server(read_and_close, HERE, 0)
+
+
+@pytest.mark.parametrize("method", ["POST", "GET"])
+async def test_an_update_that_was_sent_is_not_sent_again(start_proxy: StartProxy, method: str) -> None:
+    arrived: list[bytes] = []
+    async with await hang_up_on_requests(arrived) as first, await hang_up_on_requests(arrived) as second:
+        ports = [server.sockets[0].getsockname()[1] for server in (first, second)]
+        proxy = await start_proxy(*(f"{HERE}:{port}" for port in ports))
+        answer = await proxy.http.request(method, UPDATE, params=signed(CHANGE))
+    assert (answer.status_code, answer.content) == (503, error_page(FAILED_TRANSPORT[503], "status"))
+    assert len(arrived) == 1
+
+
+async def test_an_update_goes_to_the_instance_that_is_there(
+    start_proxy: StartProxy, trusting_service: httpx.AsyncClient, untouched: None
+) -> None:
+    proxy = await start_proxy(f"{HERE}:{free_port()}", address(trusting_service))
+    answers = [await proxy.http.post(UPDATE, data=signed(CHANGE)) for _ in range(4)]
+    assert [answer.text for answer in answers] == [UPDATE_PAGE] * 4
+
+
+async def test_no_log_holds_a_signature_or_a_password(proxy: Proxy, lonely_proxy: Proxy, untouched: None) -> None:
+    secrets = {**signed(CHANGE), "p": "admin1-secret", "API_Secret_Key": "key-secret"}
+    referrer = {"Referer": f"http://billing.example/?{urlencode(secrets)}"}
+    for somewhere in (proxy, lonely_proxy):
+        for path in (UPDATE, "/switch/asterisk", "/docs", "/health/ready", "/nowhere"):
+            await somewhere.http.post(path, params=secrets, headers=referrer)
+            await somewhere.http.get(path, params=secrets, headers=referrer)
+        await somewhere.http.post(UPDATE, params=secrets, content=b"a" * (1024 * 1024), headers=referrer)
+        # A client that escaped the question mark too.
+        await somewhere.http.post(f"{UPDATE}%3F{urlencode(secrets)}")
+        paths = [line["path"] for line in await somewhere.access_lines()]
+        assert paths.count(UPDATE) == paths.count(UPDATE) and UPDATE in paths
+        logs = somewhere.both_logs()
+        for told in (secrets["hash"], "admin1-secret", "key-secret", "device_id", "?", "%3F"):
+            assert told not in logs
+
+
+async def test_a_line_of_the_access_log_tells_what_an_operator_needs(proxy: Proxy, untouched: None) -> None:
+    await proxy.http.post(SIGNED_GET, headers={"X-Request-ID": "a-line"})
+    (line,) = [line for line in await proxy.access_lines() if line["request_id"] == "a-line"]
+    assert {name: line[name] for name in ("client", "method", "path", "protocol", "status", "upstream_status")} == {
+        "client": CALLER,
+        "method": "POST",
+        "path": "/billing/api/device_callflow_get",
+        "protocol": "HTTP/1.1",
+        "status": "200",
+        "upstream_status": "200",
+    }
+    assert list(line) == [
+        *("time", "client", "request_id", "method", "path", "protocol", "status", "bytes", "seconds"),
+        *("upstream", "upstream_status", "upstream_seconds"),
+    ]
