@@ -47,7 +47,8 @@ check: $(VENV)/developing ## Lint, types, import contracts, and whether the migr
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python tests/check_migrations.py
+	@data=$$(mktemp -d) && trap 'rm -rf $$data' EXIT && export CALLFLOW_DATABASE_URL= CALLFLOW_DATA_DIR=$$data && \
+		$(BIN)/callflow-service migrate && $(BIN)/alembic check
 
 format: $(VENV)/developing ## Format the code
 	$(BIN)/ruff check --fix .

@@ -1,12 +1,12 @@
-"""How Alembic reaches the database: on the connection it is handed, else by the settings."""
+"""How Alembic reaches the database: by the connection it is handed, else by the settings."""
 
 import asyncio
 
 from alembic import context
 from sqlalchemy import Connection
 
+from callflow_service.embedded import settings_with_database
 from callflow_service.migrating import with_connection
-from callflow_service.settings import load_settings
 from callflow_service.tables import metadata
 
 
@@ -20,4 +20,4 @@ handed: Connection | None = context.config.attributes.get("connection")
 if handed is not None:
     run(handed)
 else:
-    asyncio.run(with_connection(load_settings().database_url, run))
+    asyncio.run(with_connection(settings_with_database().database_url, run))

@@ -20,11 +20,11 @@ from uvicorn.supervisors import Multiprocess
 from callflow_service.database import Database, schema_problem
 from callflow_service.domain.errors import StorageUnavailable
 from callflow_service.domain.signature import GET_ORDER, UPDATE_ORDER, digests, strict_strings
-from callflow_service.embedded import EmbeddedUnavailable, start_embedded
+from callflow_service.embedded import EmbeddedUnavailable, settings_with_database
 from callflow_service.migrating import migrate as migrate_database
 from callflow_service.migrating import migration_scripts
 from callflow_service.mor.parameters import ALIASES
-from callflow_service.settings import PREFIX, Settings, SettingsError, load_settings
+from callflow_service.settings import Settings, SettingsError
 from callflow_service.world.errors import WorldError
 from callflow_service.world.loading import DEMO_FILE, LoadReport, is_empty, load_world
 
@@ -61,7 +61,7 @@ def serve(
     ] = False,
 ) -> None:
     """Serve the calls."""
-    settings = _settings()
+    settings = settings_with_database()
     host, port = host or settings.host, settings.port if port is None else port
     listening = _listen(host, port)
     if demo:
@@ -96,7 +96,7 @@ def serve(
 @app.command()
 def migrate(revision: Annotated[str, typer.Argument(help="Revision to upgrade to.")] = "head") -> None:
     """Bring the database to this release's schema."""
-    settings = _settings()
+    settings = settings_with_database()
     migrate_database(settings.database_url, revision)
     _out.print(
         f"The database is at revision {revision if revision != 'head' else migration_scripts().get_current_head()}."
@@ -110,7 +110,7 @@ def load(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the difference.")] = False,
 ) -> None:
     """Load accounts, devices, DIDs and switch users; all of the file, or nothing."""
-    settings = _settings()
+    settings = settings_with_database()
     with Progress(*(BarColumn(), DownloadColumn(), TimeRemainingColumn()), console=_err, transient=True) as progress:
         task = progress.add_task("load", total=file.stat().st_size)
         report = asyncio.run(
@@ -144,17 +144,6 @@ def sign(
     digest = _hash(call, parameters, key)
     _out.print(f"hash:          {digest}")
     _out.print(_curl(url, call, parameters, digest), markup=False)
-
-
-def _settings() -> Settings:
-    """The settings, with the embedded PostgreSQL where no other one is named."""
-    settings = load_settings()
-    if settings.database_url.get_secret_value():
-        return settings
-    url = start_embedded(settings.data_dir)
-    # Worker processes read their settings from the environment.
-    os.environ[f"{PREFIX}DATABASE_URL"] = url.get_secret_value()
-    return settings.model_copy(update={"database_url": url})
 
 
 def _listen(host: str, port: int) -> socket.socket:

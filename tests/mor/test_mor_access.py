@@ -10,7 +10,6 @@ import pytest_asyncio
 from pydantic import SecretStr
 
 from callflow_service.passwords import Passwords, hash_password, is_password
-from callflow_service.world.loading import DEMO_FILE, load_world
 from mor_requests import (
     ADMIN_KEY,
     ERRORS,
@@ -28,6 +27,7 @@ from mor_requests import (
     updated,
     with_changes,
 )
+from own_demo import OwnDemo, open_own_demo
 
 pytestmark = pytest.mark.usefixtures("untouched")
 
@@ -165,10 +165,9 @@ async def test_who_is_not_known_or_blocked_cannot_log_in(
     "values", [{}, {"u": "admin"}, {"u": "nobody"}], ids=["nobody", "a known one", "an unknown one"]
 )
 async def test_the_api_can_be_switched_off_for_all(
-    start_service: StartService, demo_url: SecretStr, call: str, values: dict[str, str]
+    switched_off: httpx.AsyncClient, call: str, values: dict[str, str]
 ) -> None:
-    service = await start_service(demo_url, api_enabled=False)
-    assert answer(await service.post(call, data=values)) == refused(ERRORS[1])
+    assert answer(await switched_off.post(call, data=values)) == refused(ERRORS[1])
 
 
 @pytest.mark.parametrize("call", [UPDATE, GET])
@@ -177,7 +176,7 @@ async def test_the_api_can_be_switched_off_for_an_account(demo_service: httpx.As
     assert answer(await demo_service.get(call, params={"u": "closed"})) == refused(ERRORS[1])
 
 
-@pytest_asyncio.fixture(loop_scope="session")
+@pytest_asyncio.fixture
 async def reseller_is_off(demo_database: asyncpg.Connection) -> AsyncIterator[None]:
     await demo_database.execute("UPDATE account SET api_enabled = false WHERE username = 'reseller'")
     yield
@@ -194,7 +193,7 @@ async def test_the_switch_of_a_reseller_covers_his_users_and_nobody_else(
     assert answer(await demo_service.post(GET, data=get("200"))) == got(user="Test User #2", device="SIP/2001", ring=30)
 
 
-@pytest_asyncio.fixture(loop_scope="session")
+@pytest_asyncio.fixture
 async def admin_is_off(demo_database: asyncpg.Connection) -> AsyncIterator[None]:
     await demo_database.execute("UPDATE account SET api_enabled = false WHERE username = 'admin'")
     yield
@@ -284,28 +283,19 @@ async def test_many_passwords_at_once_are_all_answered(demo_service: httpx.Async
     assert [answer(response) for response in responses] == [got(), refused(GET_ERRORS[3])] * 3
 
 
-@pytest_asyncio.fixture(loop_scope="session", scope="session")
-async def own_demo(
-    create_database: Callable[..., SecretStr], migrated_url: SecretStr
-) -> AsyncIterator[tuple[SecretStr, asyncpg.Connection]]:
-    """A demo of its own, for what changes accounts."""
-    url = await asyncio.to_thread(create_database, migrated_url)
-    await load_world(url, DEMO_FILE, demo=True)
-    connection = await asyncpg.connect(url.get_secret_value())
-    yield url, connection
-    await connection.close()
+@pytest_asyncio.fixture(scope="module")
+async def own_demo(create_database: Callable[..., SecretStr], migrated_url: SecretStr) -> AsyncIterator[OwnDemo]:
+    async with open_own_demo(create_database, migrated_url) as demo:
+        yield demo
 
 
-async def test_a_changed_password_counts_at_once(
-    start_service: StartService, own_demo: tuple[SecretStr, asyncpg.Connection]
-) -> None:
-    url, database = own_demo
-    service = await start_service(url)
+async def test_a_changed_password_counts_at_once(start_service: StartService, own_demo: OwnDemo) -> None:
+    service = await start_service(own_demo.url)
     before, after = {**get(), "p": "admin1"}, {**get(), "p": "changed"}
     assert answer(await service.post(GET, data=before)) == got()
     set_password = "UPDATE account SET password_hash = $1 WHERE username = 'admin'"
-    await database.execute(set_password, hash_password("changed"))
+    await own_demo.database.execute(set_password, hash_password("changed"))
     assert answer(await service.post(GET, data=before)) == refused(GET_ERRORS[3])
     assert answer(await service.post(GET, data=after)) == got()
-    await database.execute(set_password, None)
+    await own_demo.database.execute(set_password, None)
     assert answer(await service.post(GET, data=before)) == got()

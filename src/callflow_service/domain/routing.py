@@ -402,13 +402,9 @@ def _decision(question: Question, end: _End, router: _Router, came: Came) -> Dec
 
 
 def _ring_seconds(target: RoutedDevice | str | None, rules: Rules) -> int | None:
-    match target:
-        case RoutedDevice():
-            return target.ring_seconds
-        case str():
-            return rules.number_ring_seconds
-        case None:
-            return None
+    if isinstance(target, RoutedDevice):
+        return target.ring_seconds
+    return None if target is None else rules.number_ring_seconds
 
 
 def _stops(
@@ -420,14 +416,9 @@ def _stops(
         _stop(device, left=hop.state, at_number=at_number) if device else Stop("", frozenset(), hop.state)
         for device, hop in zip(diverters, hops, strict=True)
     ]
-    match last:
-        case RoutedDevice():
-            stops.append(_stop(last, left=None, at_number=False))
-        case str():
-            stops.append(Stop(last, frozenset({last}), None))
-        case None:
-            pass
-    return stops
+    if isinstance(last, RoutedDevice):
+        return [*stops, _stop(last, left=None, at_number=False)]
+    return stops if last is None else [*stops, Stop(last, frozenset({last}), None)]
 
 
 def _stop(device: RoutedDevice, *, left: State | None, at_number: bool) -> Stop:

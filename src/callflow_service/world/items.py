@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from pydantic import (
     AfterValidator,
@@ -79,7 +79,7 @@ RingSeconds = Annotated[
 Username = Annotated[
     str,
     AfterValidator(
-        _matching(_USERNAME, "must be 1 to 64 letters of A-Z, digits, blanks or . _ @ + -, with no blank at the ends")
+        _matching(_USERNAME, "must be 1 to 64 of a-z A-Z 0-9 . _ @ + - and blanks, with no blank at the ends")
     ),
     _text_schema(_USERNAME),
 ]
@@ -211,6 +211,12 @@ _DIAL_WORDS: Final = (OTHER, NUMBER, VOICEMAIL)
 _LISTED_WORDS: Final = f"{OTHER}, {NUMBER} or {VOICEMAIL}"
 
 
+class _TemplateError(ValueError):
+    def __init__(self, key: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.key = key
+
+
 class SwitchItem(_Item):
     """A switch that may ask where a call goes, and how it dials."""
 
@@ -235,11 +241,11 @@ class SwitchItem(_Item):
         for key, template in dial.items():
             name = key.lower() if key.lower() in _DIAL_WORDS else key.upper()
             if not re.fullmatch(_TECHNOLOGY, key):
-                raise ValueError(f"a template's name must be a technology, such as SIP, or {_LISTED_WORDS}")
+                raise _TemplateError(key, f"a template's name must be a technology, such as SIP, or {_LISTED_WORDS}")
             if name in read:
-                raise ValueError(f"there are two templates for {name}")
+                raise _TemplateError(key, f"there is another template for {name}")
             if template and (problem := _template_problem(name, template)):
-                raise ValueError(f"the template for {name} {problem}")
+                raise _TemplateError(key, f"the template for {name} {problem}")
             read[name] = template or None
         return read
 
@@ -251,10 +257,7 @@ def _template_problem(name: str, template: str) -> str | None:
     if placeholders - allowed:
         return f"has a placeholder that cannot stand there; it may have {listed}"
     if not re.fullmatch(_TEMPLATE, template):
-        return (
-            "must be at most 255 letters of A-Z, digits, "
-            f"@ : / . ; = _ + & , % ~ * # [ ] ( ) - and the placeholders {listed}"
-        )
+        return f"must be at most 255 of a-z A-Z 0-9 @ : / . ; = _ + & , % ~ * # [ ] ( ) - and the placeholders {listed}"
     return None
 
 
@@ -294,21 +297,22 @@ def parse_item(raw: RawItem, file: Path) -> Item:
 
 def _problem(raw: RawItem, model: type[Item], details: ErrorDetails) -> tuple[int, str]:
     key = str(details["loc"][0])
-    line = raw.lines.get(key, raw.line)
+    cause = details.get("ctx", {}).get("error")
+    inner = f"{key}.{cause.key}" if isinstance(cause, _TemplateError) else key
+    line = raw.lines.get(inner, raw.line)
     match details["type"]:
         case "missing":
             sentence = "is missing"
         case "extra_forbidden":
             sentence = f"is not known here; the keys are {', '.join(model.model_fields)}"
         case "value_error":
-            sentence = str(details["ctx"]["error"])
+            sentence = str(cause)
         case "enum":
-            sentence = f"must be {details['ctx']['expected'].replace(chr(39), '')}"
+            sentence = "must be " + details["ctx"]["expected"].replace("'", "")
         case "bool_parsing":
             sentence = "must be true or false"
         case "dict_type":
             sentence = "must be a mapping of template names to templates"
         case _:
             sentence = "must be a single value, not a list or a mapping"
-    place = f"{raw.place}.{key}" if shown_key(key) else f"{raw.place}: a key"
-    return line, f"{place}: {sentence}." if shown_key(key) else f"{place} {sentence}."
+    return line, f"{raw.place}.{key}: {sentence}." if shown_key(key) else f"{raw.place}: a key {sentence}."
