@@ -3,7 +3,7 @@
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from callflow_service.domain.callerid import (
@@ -18,6 +18,8 @@ from callflow_service.domain.callerid import (
     parse_custom,
 )
 from callflow_service.domain.callflow import AsItComes, CallerId, Custom, FromDevice, FromDid
+
+untimed = settings(deadline=None)
 
 ALICE = Caller("37061111111", "Alice", Privacy.FULL)
 DESK = Caller("37060001002", "Front desk", Privacy.OFF)
@@ -72,6 +74,7 @@ def test_a_name_keeps_letters_digits_and_few_signs(text: str, name: str) -> None
     assert clean_name(text) == name
 
 
+@untimed
 @given(texts)
 def test_no_text_makes_a_name_that_is_not_on_the_allow_list(text: str) -> None:
     name = clean_name(text)
@@ -80,6 +83,7 @@ def test_no_text_makes_a_name_that_is_not_on_the_allow_list(text: str) -> None:
     assert clean_name(name) == name
 
 
+@untimed
 @given(texts)
 def test_an_explanation_is_one_line_of_harmless_signs(text: str) -> None:
     line = clean_line(text * 20)
@@ -138,6 +142,7 @@ def test_a_custom_caller_id_is_a_number_a_name_or_both(text: str, parsed: tuple[
     assert parse_custom(text) == parsed
 
 
+@untimed
 @given(texts)
 def test_a_custom_caller_id_is_always_clean(text: str) -> None:
     number, name = parse_custom(text)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from callflow_service.domain.callflow import State
@@ -333,6 +333,8 @@ def test_a_user_part_is_on_the_allow_list(text: str, user: str) -> None:
     assert clean_user(text) == user
 
 
+untimed = settings(deadline=None)
+
 USER = r"(?:[A-Za-z0-9.+*_-]|%23){1,64}"
 HOST = r"[A-Za-z0-9.:\[\]-]{1,255}"
 INDEX = r"[0-9]+(?:\.[0-9]+)*"
@@ -360,6 +362,7 @@ diverters = st.lists(st.builds(lambda name, state: stop(name, state, "370"), nam
 targets = st.lists(st.builds(stop, names), max_size=1)
 
 
+@untimed
 @given(
     headers, headers, st.builds(list.__add__, diverters, targets), st.integers(0, 4), st.sampled_from(["h", "x\r\ny"])
 )
@@ -374,6 +377,7 @@ def test_no_text_brings_anything_but_clean_entries_out(
     assert len(came.history) <= 64
 
 
+@untimed
 @given(headers)
 def test_what_is_written_reads_as_it_was(diversion: str) -> None:
     came = read(diversion, "", domain="h")

@@ -4,11 +4,13 @@ import hashlib
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from callflow_service.domain.callflow import MAX_ID, State
 from callflow_service.domain.path import Hop, Path, new_flow_id, parse
+
+untimed = settings(deadline=None)
 
 ids = st.integers(0, MAX_ID)
 hops = st.builds(Hop, ids, st.sampled_from(State))
@@ -29,6 +31,7 @@ def test_a_call_that_went_to_a_number_is_nowhere_we_know() -> None:
     assert parse("7b.8f.x_f") == path
 
 
+@untimed
 @given(paths)
 def test_what_is_written_is_read_as_it_was(path: Path) -> None:
     assert parse(str(path)) == path
@@ -66,6 +69,7 @@ def test_what_is_not_a_marker_is_none(text: str) -> None:
     assert parse(text) is None
 
 
+@untimed
 @given(st.text() | st.text(alphabet="0123456789unbfx._-a"))
 def test_whatever_is_read_is_written_the_same(text: str) -> None:
     path = parse(text)
@@ -86,6 +90,7 @@ def test_a_call_without_an_id_gets_the_random_one() -> None:
     assert new_flow_id("", "r4nd0m") == "r4nd0m"
 
 
+@untimed
 @given(st.text())
 def test_a_flow_id_always_fits_a_marker(call_id: str) -> None:
     assert re.fullmatch(r"[A-Za-z0-9.-]{1,64}", new_flow_id(call_id, "0a"))

@@ -160,6 +160,11 @@ async def test_who_is_not_known_or_blocked_cannot_log_in(
     assert answer(response) == refused((ERRORS if call == UPDATE else GET_ERRORS)[3])
 
 
+@pytest_asyncio.fixture(scope="module")
+async def switched_off(start_service: StartService, demo_url: SecretStr) -> httpx.AsyncClient:
+    return await start_service(demo_url, api_enabled=False)
+
+
 @pytest.mark.parametrize("call", [UPDATE, GET])
 @pytest.mark.parametrize(
     "values", [{}, {"u": "admin"}, {"u": "nobody"}], ids=["nobody", "a known one", "an unknown one"]

@@ -113,24 +113,19 @@ async def test_the_order_of_the_request_may_not_be_signed_where_another_value_co
 async def test_the_order_of_the_request_is_the_query_then_the_body_with_the_last_of_a_name_where_it_stood(
     demo_service: httpx.AsyncClient,
 ) -> None:
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    forward = "forward_to_device=5&callflow_action=forward"
     for query, body, string in [
-        ("device_id=4&state=busy", "forward_to_device=5&callflow_action=forward", "4busy5forward"),
-        (
-            "device_id=4&state=busy&custom=x",
-            "forward_to_device=5&state=failed&callflow_action=forward",
-            "4x5failedforward",
-        ),
+        ("device_id=4&state=busy", forward, "4busy5forward"),
+        ("device_id=4&state=busy&custom=x", f"state=failed&{forward}", "4xfailed5forward"),
         ("device_id=4&forward_to_device=2&state=busy&forward_to_device=5&action=forward", "", "4busy5forward"),
     ]:
         content = f"{body}&hash={sha1_hex(string)}"
-        url = f"{UPDATE}?u=admin&{query}"
-        headers = {"Content-Type": "application/x-www-form-urlencoded"}
-        assert (
-            "Callflow was successfully updated" in (await demo_service.post(url, content=content, headers=headers)).text
-        )
-    swapped = f"{UPDATE}?u=admin&device_id=9&state=busy"
+        response = await demo_service.post(f"{UPDATE}?u=admin&{query}", content=content, headers=headers)
+        assert "Callflow was successfully updated" in response.text
+    query = "u=admin&device_id=9&state=busy"
     content = f"forward_to_device=5&device_id=4&callflow_action=forward&hash={sha1_hex('busy54forward')}"
-    assert answer(await demo_service.post(swapped, content=content, headers=headers)) == WRONG
+    assert answer(await demo_service.post(f"{UPDATE}?{query}", content=content, headers=headers)) == WRONG
 
 
 async def test_one_hash_does_not_fit_a_second_request_with_the_values_swapped(demo_service: httpx.AsyncClient) -> None:
