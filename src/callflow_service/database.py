@@ -21,6 +21,8 @@ MINIMAL_VERSION: Final = 18
 # SQLSTATE classes that speak of the server and not of the statement: connection, resources, operator intervention.
 _SERVER_TROUBLE: Final = ("08", "53", "57", "58", "25006")
 
+_CLOCK: Final = "clock"
+
 
 class Database:
     """One pool of connections, and the sessions on it.
@@ -50,7 +52,10 @@ class Database:
             StorageUnavailable: PostgreSQL cannot be reached, has no room, or did not answer in time.
         """
         try:
-            async with asyncio.timeout(self._timeout), AsyncSession(self._engine, autoflush=False) as session:
+            async with (
+                asyncio.timeout(self._timeout) as clock,
+                AsyncSession(self._engine, autoflush=False, info={_CLOCK: (clock, self._timeout)}) as session,
+            ):
                 yield session
         except (OSError, TimeoutError, PoolTimeoutError) as error:
             raise StorageUnavailable(type(error).__name__) from error
@@ -63,6 +68,19 @@ class Database:
     async def close(self) -> None:
         """Close every connection."""
         await self._engine.dispose()
+
+
+@asynccontextmanager
+async def off_the_clock(session: AsyncSession) -> AsyncIterator[None]:
+    """Let go of the connection for slow work that is not the database's, and do not count the time that it takes.
+
+    The session takes a new connection when it is next used, and has all of its time again.
+    """
+    clock, timeout = session.info[_CLOCK]
+    await session.close()
+    clock.reschedule(None)
+    yield
+    clock.reschedule(asyncio.get_running_loop().time() + timeout)
 
 
 async def schema_problem(session: AsyncSession, script: ScriptDirectory) -> str | None:

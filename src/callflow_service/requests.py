@@ -36,7 +36,8 @@ class JsonLines(logging.Formatter):
             kind, _, trace = record.exc_info
             line["error"] = kind.__name__ if kind else ""
             line["trace"] = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(trace)]
-        return json.dumps(line, ensure_ascii=False, default=str)
+        # In ASCII: half a surrogate pair, which JSON can carry into a username, could not be written otherwise.
+        return json.dumps(line, default=str)
 
 
 def configure_logging(level: str) -> None:

@@ -44,18 +44,22 @@ class SwitchUsers:
             return None
         age = time.monotonic() - self._read_at
         user = self._known(*credentials)
-        if user is None and age > _RETRY_SECONDS:
+        if user is None and (age > _RETRY_SECONDS or self._is_reading):
             await asyncio.shield(self._read_again())
-            if not self._is_read:
-                raise StorageUnavailable("switch users")
-            return self._known(*credentials)
-        if age > _FRESH_SECONDS:
+            user = self._known(*credentials)
+        elif age > _FRESH_SECONDS:
             self._read_again()
+        if user is None and not self._is_read:
+            raise StorageUnavailable("switch users")
         return user
 
     def _known(self, username: str, password: str) -> SwitchUser | None:
         user = self._users.get(username)
         return user if user and is_switch_password(password, user.password_hash) else None
+
+    @property
+    def _is_reading(self) -> bool:
+        return self._reading is not None and not self._reading.done()
 
     def _read_again(self) -> asyncio.Task[None]:
         if self._reading is None or self._reading.done():

@@ -186,7 +186,8 @@ def test_only_the_newest_64_entries_are_kept() -> None:
 
 def test_an_entry_that_the_cut_goes_through_is_not_there() -> None:
     padding = '"' + "x" * (16 * 1024 - 30) + '" '
-    assert [entry.user for entry in read(f"{padding}<sip:a@h>,<sip:bcdefghijkl@h>", "", domain="h").diversions] == ["a"]
+    header = f"{padding}<sip:a@h>,sip:b@{'h' * 60}"
+    assert [entry.user for entry in read(header, "", domain="h").diversions] == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -279,6 +280,13 @@ def test_an_explained_entry_leaves_its_privacy_and_counter() -> None:
         "<sip:101@h>;reason=unconditional;counter=2;privacy=uri",
         "<sip:101@h?Privacy=history>;index=1, <sip:103@h;cause=302>;index=1.1;mp=1",
     )
+
+
+def test_of_two_diversions_by_one_device_the_newest_is_the_newest_that_came() -> None:
+    stops = [stop("101", State.BUSY), stop("101", State.BUSY), stop("103")]
+    withheld = "<sip:101@h>;reason=user-busy;counter=1;privacy=full"
+    shown = "<sip:101@h>;reason=user-busy;counter=1;privacy=off"
+    assert written(f"{withheld}, {shown}", "", stops, explained=2)[0] == f"{withheld}, {shown}"
 
 
 def test_a_device_that_came_withheld_is_told_of_withheld() -> None:

@@ -117,8 +117,8 @@ class Proxy:
             await asyncio.sleep(0.02)
         pytest.fail(f"nginx wrote no line for the request {request_id} within ten seconds.")
 
-    def both_logs(self) -> str:
-        return "".join((self.logs / name).read_text() for name in ("access.log", "error.log"))
+    def everything_logged(self) -> str:
+        return "".join(log.read_text() for log in self.logs.iterdir())
 
 
 StartProxy = Callable[..., Awaitable[Proxy]]
@@ -396,6 +396,20 @@ async def test_the_services_own_503_is_passed_on_as_it_is(start_proxy: StartProx
     assert line["upstream_status"] == "503"
 
 
+@pytest.mark.parametrize("password", ["switch-secret", "another"])
+async def test_a_switchs_question_and_its_answer_are_passed_on(
+    proxy: Proxy, trusting_service: httpx.AsyncClient, password: str
+) -> None:
+    def asked(of: httpx.AsyncClient) -> Awaitable[httpx.Response]:
+        question = {"called": "1002", "call_id": "a-call", "format": "json"}
+        return of.post("/switch/asterisk", data=question, auth=("switch", password))
+
+    through, direct = await asked(proxy.http), await asked(trusting_service)
+    assert (through.status_code, through.content) == (direct.status_code, direct.content)
+    assert through.headers.get("www-authenticate") == direct.headers.get("www-authenticate")
+    assert through.status_code == (200 if password == "switch-secret" else 401)
+
+
 async def test_a_switch_is_told_that_the_service_is_away(lonely_proxy: Proxy) -> None:
     answer = await lonely_proxy.http.post("/switch/asterisk", data={"called": "101"})
     assert (answer.status_code, answer.headers["retry-after"], answer.text) == (
@@ -452,7 +466,7 @@ async def test_no_log_holds_a_signature_or_a_password(proxy: Proxy, lonely_proxy
         _, too_large = await somewhere.send("POST", UPDATE, params=secrets, content=b"a" * 1_000_000, headers=referrer)
         _, escaped = await somewhere.send("POST", f"{UPDATE}%3F{urlencode(secrets)}")
         assert (too_large["path"], escaped["path"]) == (UPDATE, UPDATE)
-        logs = somewhere.both_logs()
+        logs = somewhere.everything_logged()
         assert [told for told in (secrets["hash"], "admin1-secret", "key-secret", "device_id") if told in logs] == []
 
 

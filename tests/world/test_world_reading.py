@@ -5,13 +5,17 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from callflow_service.world.errors import WorldError
 from callflow_service.world.items import AccountItem, DeviceItem, DidItem, Item, SwitchItem, parse_item
 from callflow_service.world.loading import DEMO_FILE
 from callflow_service.world.reading import read_items
 from callflow_service.world.source import WorldText
-from hypothesis import given
-from hypothesis import strategies as st
+
+untimed = settings(deadline=None)
 
 
 def read(file: Path) -> list[Item]:
@@ -65,7 +69,10 @@ def test_an_escaped_backslash_in_json_starts_no_escape(tmp_path: Path) -> None:
     assert [item.name for item in read(file) if isinstance(item, AccountItem)] == [r"\uD83D\uDE00 /"]
 
 
-@given(names=st.lists(st.text(st.characters(exclude_categories=("Cc", "Cs", "Cn", "Zl", "Zp")), min_size=1, max_size=60)))
+@untimed
+@given(
+    names=st.lists(st.text(st.characters(exclude_categories=("Cc", "Cs", "Cn", "Zl", "Zp")), min_size=1, max_size=60))
+)
 def test_any_name_comes_out_of_json_as_it_went_in(tmp_path_factory: pytest.TempPathFactory, names: list[str]) -> None:
     file = tmp_path_factory.mktemp("json") / "world.json"
     accounts = [{"id": 1, "username": "a", "role": "admin", "name": name} for name in names]
@@ -101,7 +108,9 @@ def test_numbers_are_taken_as_they_are_written(tmp_path: Path) -> None:
 
 def test_a_key_without_a_value_is_as_good_as_none(tmp_path: Path) -> None:
     file = tmp_path / "world.yaml"
-    file.write_text("accounts: [{id: 1, username: a, role: admin, owner: ~, blocked:, name: null}]\ndevices:\ndids: []\n")
+    file.write_text(
+        "accounts: [{id: 1, username: a, role: admin, owner: ~, blocked: , name: null}]\ndevices:\ndids: []\n"
+    )
     assert read(file) == [AccountItem(id=1, username="a", role="admin")]
 
 
@@ -168,8 +177,14 @@ EMPTY = "the file is empty; it should have at least one of the keys accounts, de
         ("dids: 5\n", "1: dids: must be a list."),
         ("dids:\n  - 5\n", "2: dids[0]: must be a mapping of keys to values."),
         ("dids:\n  - id: 1\n    number: [1]\n", "3: dids[0].number: must be a single value, not a list or a mapping."),
-        ("dids:\n  - id: 1\n    number: {a: 1}\n", "3: dids[0].number: must be a single value, not a list or a mapping."),
-        ("dids:\n  - id: 1\n    number: {a: [1]}\n", "3: dids[0].number: must be a single value, not a list or a mapping."),
+        (
+            "dids:\n  - id: 1\n    number: {a: 1}\n",
+            "3: dids[0].number: must be a single value, not a list or a mapping.",
+        ),
+        (
+            "dids:\n  - id: 1\n    number: {a: [1]}\n",
+            "3: dids[0].number: must be a single value, not a list or a mapping.",
+        ),
         ("dids:\n  - id: 1\n    id: 2\n", "3: dids[0].id: a key is there twice."),
         ("dids:\n  - {id: 1, s3cret: 5, s3cret: 6}\n", "2: dids[0]: a key is there twice."),
         ("dids:\n  - [id]: 1\n", "2: dids[0]: a key must be a single word."),
@@ -215,6 +230,15 @@ def test_a_mistake_in_json_has_its_line_too(tmp_path: Path, content: str, senten
     assert mistake(tmp_path, content, "world.json").startswith(f"world.json:{sentence}")
 
 
+@pytest.mark.parametrize("name", ["world.yaml", "world.json"])
+def test_without_libyaml_the_same_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    demo = read(DEMO_FILE)
+    file = tmp_path / name
+    file.write_text(DEMO_FILE.read_text() if name.endswith("yaml") else json.dumps(as_json(demo), indent="\t"))
+    monkeypatch.setattr("callflow_service.world.reading._LOADER", yaml.SafeLoader)
+    assert read(file) == demo
+
+
 def test_a_deep_nest_is_refused_at_its_first_level(tmp_path: Path) -> None:
     nest = "[" * 100_000
     assert mistake(tmp_path, f"dids: {nest}").endswith("dids[0]: must be a mapping of keys to values.")
@@ -258,13 +282,17 @@ DEVICE_PLACEHOLDERS = "{domain}, {name}, {technology}"
         ),
         (
             f"{ACCOUNT}    role: admin\n    colour: red\n",
-            "5: accounts[0].colour: is not known here; the keys are id, username, name, role, owner, api_key, password, "
-            "hash_policy, pbx_addon, api_enabled, blocked.",
+            (
+                "5: accounts[0].colour: is not known here; the keys are id, username, name, role, owner, api_key, "
+                "password, hash_policy, pbx_addon, api_enabled, blocked."
+            ),
         ),
         (
             f"{ACCOUNT}    role: admin\n    s3cret: red\n",
-            "5: accounts[0]: a key is not known here; the keys are id, username, name, role, owner, api_key, password, "
-            "hash_policy, pbx_addon, api_enabled, blocked.",
+            (
+                "5: accounts[0]: a key is not known here; the keys are id, username, name, role, owner, api_key, "
+                "password, hash_policy, pbx_addon, api_enabled, blocked."
+            ),
         ),
         ("accounts:\n  - username: ' x'\n    role: boss\n    id: y\n", f"2: accounts[0].username: {A_USERNAME}"),
         ("accounts:\n  - {id: 1, username: 'a$b', role: admin}\n", f"2: accounts[0].username: {A_USERNAME}"),
@@ -283,11 +311,16 @@ DEVICE_PLACEHOLDERS = "{domain}, {name}, {technology}"
         ),
         ("devices:\n  - {id: 1, technology: SIP, name: ' x', owner: a}\n", f"2: devices[0].name: {A_DEVICE_NAME}"),
         ('devices:\n  - {id: 1, technology: SIP, name: "a\\0b", owner: a}\n', f"2: devices[0].name: {A_DEVICE_NAME}"),
-        (f"devices:\n  - {{id: 1, technology: SIP, name: {'x' * 65}, owner: a}}\n", f"2: devices[0].name: {A_DEVICE_NAME}"),
+        (
+            f"devices:\n  - {{id: 1, technology: SIP, name: {'x' * 65}, owner: a}}\n",
+            f"2: devices[0].name: {A_DEVICE_NAME}",
+        ),
         (
             f"{DEVICE}    caller_number: 3706 000\n",
-            "6: devices[0].caller_number: must be 1 to 32 of 0-9 * # with or without a + before them, or 1 to 64 "
-            "letters, digits, dots, dashes or underscores.",
+            (
+                "6: devices[0].caller_number: must be 1 to 32 of 0-9 * # with or without a + before them, or 1 to 64 "
+                "letters, digits, dots, dashes or underscores."
+            ),
         ),
         (
             f'{DEVICE}    caller_name: "a\\nb"\n',
@@ -301,7 +334,10 @@ DEVICE_PLACEHOLDERS = "{domain}, {name}, {technology}"
         (f"{SWITCH}    dial: SIP\n", "4: switches[0].dial: must be a mapping of template names to templates."),
         (
             f"{SWITCH}    dial:\n      S-P: x\n",
-            "5: switches[0].dial: a template's name must be a technology, such as SIP, or default, number or voicemail.",
+            (
+                "5: switches[0].dial: a template's name must be a technology, such as SIP, or default, number or "
+                "voicemail."
+            ),
         ),
         (
             f"{SWITCH}    dial:\n      SIP: x\n      sip: y\n",
@@ -317,13 +353,17 @@ DEVICE_PLACEHOLDERS = "{domain}, {name}, {technology}"
         ),
         (
             f"{SWITCH}    dial:\n      SIP: 'x/{{number}}'\n",
-            "5: switches[0].dial: the template for SIP has a placeholder that cannot stand there; it may have "
-            f"{DEVICE_PLACEHOLDERS}.",
+            (
+                "5: switches[0].dial: the template for SIP has a placeholder that cannot stand there; it may have "
+                f"{DEVICE_PLACEHOLDERS}."
+            ),
         ),
         (
             f"{SWITCH}    dial:\n      number: 'x/{{name}}'\n",
-            "5: switches[0].dial: the template for number has a placeholder that cannot stand there; it may have "
-            "{domain}, {number}.",
+            (
+                "5: switches[0].dial: the template for number has a placeholder that cannot stand there; it may have "
+                "{domain}, {number}."
+            ),
         ),
     ],
 )
@@ -354,10 +394,34 @@ def test_no_message_quotes_a_secret(tmp_path: Path, content: str) -> None:
     assert "s3cret" not in mistake(tmp_path, content)
 
 
-WORDS = ["accounts", "devices", "id", "name", "dial", ": ", ":", "- ", "\n", "  ", "[", "]", "{", "}", ",", "'", '"', "1"]
+WORDS = [
+    "accounts",
+    "devices",
+    "id",
+    "name",
+    "dial",
+    ": ",
+    ":",
+    "- ",
+    "\n",
+    "  ",
+    "[",
+    "]",
+    "{",
+    "}",
+    ",",
+    "'",
+    '"',
+    "1",
+]
 
 
-@given(content=st.one_of(st.text(), st.lists(st.sampled_from([*WORDS, "&a", "*a", "!", "%", "\\", "|", "\t"])).map("".join)))
+@untimed
+@given(
+    content=st.one_of(
+        st.text(), st.lists(st.sampled_from([*WORDS, "&a", "*a", "!", "%", "\\", "|", "\t"])).map("".join)
+    )
+)
 @pytest.mark.parametrize("name", ["world.yaml", "world.json"])
 def test_any_text_is_read_or_refused_with_a_sentence(
     tmp_path_factory: pytest.TempPathFactory, name: str, content: str

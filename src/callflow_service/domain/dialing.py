@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9._+*#-]{1,64}", re.ASCII)
+_SAFE_TECHNOLOGY = re.compile(r"[A-Za-z0-9]{1,16}", re.ASCII)
 
 NUMBER: Final = "number"
 """The template of external numbers."""
@@ -45,12 +46,17 @@ class DialPlan:
         return template.replace("{domain}", self.domain).replace("{number}", _in_uri(template, number))
 
     def _filled(self, template: str, technology: str, name: str) -> str:
-        if not _SAFE_NAME.fullmatch(name):
+        if not (is_safe_name(name) and _SAFE_TECHNOLOGY.fullmatch(technology)):
             return ""
         if template.startswith(_URI):
             technology = technology.lower()
         filled = template.replace("{technology}", technology).replace("{domain}", self.domain)
         return filled.replace("{name}", _in_uri(template, name))
+
+
+def is_safe_name(name: str) -> bool:
+    """Whether a device's name means nothing but itself wherever a switch reads it."""
+    return _SAFE_NAME.fullmatch(name) is not None
 
 
 def _in_uri(template: str, text: str) -> str:

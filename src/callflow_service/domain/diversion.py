@@ -273,7 +273,7 @@ def _counter(text: str) -> int:
     # An entry is one diversion at least; two digits are all that the header has room for.
     if not (text.isascii() and text.isdigit()):
         return 1
-    return min(99, max(1, int(text.lstrip("0")[:3] or "1")))
+    return min(99, int(text.lstrip("0")[:3] or "1"))
 
 
 def _are_in_order(indexes: Sequence[str]) -> bool:

@@ -119,7 +119,7 @@ UPDATE: Final = Call(
     fields=(
         Field(*_USERNAME, required=True),
         Field(*_PASSWORD),
-        Field(*_SIGNATURE, "75b57d5d5a9e3eb7e4d0f8a9a6b2f5c1e8d7a6b5"),
+        Field(*_SIGNATURE, "f4210bb4f899144c0bb44965f38543c85d1ca63a"),
         Field("device_id", "Device whose call flow changes", _ID, "4", required=True),
         Field(
             "callflow_action",

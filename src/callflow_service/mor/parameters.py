@@ -185,7 +185,16 @@ def _json(body: bytes) -> Iterator[Parameter]:
         if isinstance(value, bool):
             yield Parameter(name, "true" if value else "false", is_true=value)
         elif isinstance(value, str):
-            yield Parameter(name, _text(value.encode("utf-8", "surrogateescape")) if damaged else value)
+            yield Parameter(name, _latin_1(value) if damaged else value)
+
+
+def _latin_1(damaged: str) -> str:
+    """A text of a body that is not UTF-8, itself read anew as Latin-1 where it is not UTF-8 either."""
+    try:
+        return _text(damaged.encode("utf-8", "surrogateescape"))
+    except UnicodeEncodeError:
+        # It holds half a surrogate pair that was written as \ud800.
+        return damaged
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -247,7 +256,9 @@ class _Parts:
 
     def _end_part(self) -> None:
         _, options = parse_options_header(self._disposition)
-        if b"name" in options and b"filename" not in options:
+        # Some clients send a name beyond ASCII as filename*=, which the parser leaves out.
+        is_file = b"filename" in options or b"filename*=" in self._disposition.lower()
+        if b"name" in options and not is_file:
             self.parameters.append(Parameter(_text(options[b"name"]), _text(self._data)))
 
     def _end(self) -> None:

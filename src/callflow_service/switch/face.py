@@ -132,9 +132,12 @@ async def _read_values(request: Request, values: dict[str, str]) -> None:
     """Put the question's names and values into `values`: of the query, then of a form or a JSON object in the body.
 
     Raises:
-        Senseless: The body is too large, or neither.
+        Senseless: One of them is too large, or the body is neither.
     """
-    values.update(_form(request.scope["query_string"]))
+    query = request.scope["query_string"]
+    if len(query) > MAX_BODY:
+        raise Senseless("query too large")
+    values.update(_form(query))
     body = b""
     async for chunk in request.stream():
         body += chunk
@@ -142,7 +145,7 @@ async def _read_values(request: Request, values: dict[str, str]) -> None:
             raise Senseless("body too large")
     if not body:
         return
-    if not request.headers.get("content-type", "").startswith("application/json"):
+    if not request.headers.get("content-type", "").lower().startswith("application/json"):
         values.update(_form(body))
         return
     try:

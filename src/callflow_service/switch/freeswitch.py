@@ -9,7 +9,7 @@ import xmltodict
 
 from callflow_service.domain.callerid import Caller, Privacy
 from callflow_service.domain.callflow import State
-from callflow_service.domain.dialing import DialPlan
+from callflow_service.domain.dialing import DialPlan, is_safe_name
 from callflow_service.domain.path import parse as parse_path
 from callflow_service.domain.routing import Decision, RouteAction
 from callflow_service.service import Asked
@@ -83,7 +83,7 @@ class FreeSwitch:
         """
         if values.get("section") != "dialplan" or not _context(values):
             raise Senseless("no dialplan request")
-        destination = _first(values, "Hunt-Destination-Number", "Caller-Destination-Number")
+        destination = _destination(values)
         question = {
             "caller_number": values.get("Caller-Caller-ID-Number", ""),
             "caller_name": values.get("Caller-Caller-ID-Name", ""),
@@ -97,6 +97,8 @@ class FreeSwitch:
             path = values.get("variable_callflow_path", "")
             if parse_path(path) is None:
                 raise Senseless("an extension of ours, dialled from outside")
+            if values.get("variable_callflow_state", "") in _OVER:
+                raise Senseless("the call is over")
             question |= {"path": path, "state": _state(values)}
         elif not destination or destination == FAX:
             raise Senseless("no number was dialled")
@@ -127,7 +129,7 @@ class FreeSwitch:
     def carry_on(self, values: Mapping[str, str]) -> tuple[str, bytes]:
         """FreeSWITCH looks further; a call that we had our hands on ends with the cause that came."""
         context = _context(values)
-        is_ours = values.get("Hunt-Destination-Number") == NEXT and parse_path(values.get("variable_callflow_path", ""))
+        is_ours = _destination(values) == NEXT and parse_path(values.get("variable_callflow_path", ""))
         if context and is_ours:
             return _MEDIA_TYPE, _dialplan([("hangup", _hangup_cause(values, None))], context)
         return _MEDIA_TYPE, _document({"section": {"@name": "result", "result": {"@status": "not found"}}})
@@ -170,7 +172,7 @@ def _shown(shown: Caller, came: Caller) -> list[Action]:
 def _voicemail(decision: Decision, plan: DialPlan) -> list[Action]:
     if dial := dial_string(decision, plan):
         return [("bridge", dial)]
-    name = decision.device.name if decision.device and plan.device("", decision.device.name) else ""
+    name = decision.device.name if decision.device and is_safe_name(decision.device.name) else ""
     return [("answer", ""), ("sleep", "1000"), ("voicemail", f"default {plan.domain} {name}")]
 
 
@@ -198,6 +200,10 @@ def _document(content: dict[str, object]) -> bytes:
 def _context(values: Mapping[str, str]) -> str:
     context = _first(values, "Hunt-Context", "Caller-Context")
     return context if _CONTEXT.fullmatch(context) else ""
+
+
+def _destination(values: Mapping[str, str]) -> str:
+    return _first(values, "Hunt-Destination-Number", "Caller-Destination-Number")
 
 
 def _privacy(values: Mapping[str, str]) -> str:

@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from typing import Final
 
 from callflow_service.domain.callerid import Caller
-from callflow_service.domain.callflow import MAX_ID, State
+from callflow_service.domain.callflow import MAX_ID, NAMES_NOTHING, State
 from callflow_service.domain.path import parse as parse_path
 from callflow_service.service import Asked
 
 _ID = re.compile(r"0*([0-9]{1,19})", re.ASCII)
 _STATES: Final = {state.value: state for state in State} | {"": State.BEFORE_CALL}
-_LONGEST_CALLED: Final = 64
+# What a number or a device's name can be; the rest could not even be looked for.
+_CALLED = re.compile("[^\\x00\\ud800-\\udfff]{1,64}")
 
 
 class Senseless(Exception):
@@ -27,16 +28,19 @@ def read_question(values: Mapping[str, str]) -> Asked:
     path = parse_path(values.get("path", ""))
     if path is None and values.get("state", "") not in _STATES:
         raise Senseless("unknown state")
-    device, called = values.get("device", ""), values.get("called", "")
+    device, called = values.get("device", ""), _number(values, "called")
     if not device and not called and path is None:
         raise Senseless("no device, number or path")
+    device_id = _device_id(device) if device else None
+    if called and not device and not _CALLED.fullmatch(called):
+        device_id, called = NAMES_NOTHING, ""
     return Asked(
-        device_id=_device_id(device) if device else None,
-        called=called[:_LONGEST_CALLED] if called and not device else None,
+        device_id=device_id,
+        called=called if called and not device else None,
         path=path,
         state=state_of(values),
         caller=Caller.from_wire(
-            values.get("caller_number", ""), values.get("caller_name", ""), privacy=values.get("privacy", "")
+            _number(values, "caller_number"), values.get("caller_name", ""), privacy=values.get("privacy", "")
         ),
         call_id=values.get("call_id", ""),
         diversion=values.get("diversion", ""),
@@ -50,7 +54,12 @@ def state_of(values: Mapping[str, str]) -> State:
     return _STATES.get(values.get("state", ""), State.FAILED)
 
 
+def _number(values: Mapping[str, str], name: str) -> str:
+    text = values.get(name, "")
+    # A leading space is a + that was not escaped.
+    return f"+{text[1:]}" if text.startswith(" ") else text
+
+
 def _device_id(text: str) -> int:
     digits = _ID.fullmatch(text)
-    # -1 is nobody's id, and so an unknown device.
-    return int(digits[1]) if digits and int(digits[1]) <= MAX_ID else -1
+    return int(digits[1]) if digits and int(digits[1]) <= MAX_ID else NAMES_NOTHING

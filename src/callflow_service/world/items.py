@@ -287,8 +287,10 @@ def parse_item(raw: RawItem, file: Path) -> Item:
         WorldError: It says something that it cannot say; of several things the first in the file.
     """
     model = _MODELS[raw.section]
+    # A key without a value is as good as none, but it must be a known one.
+    fields = {key: value for key, value in raw.fields.items() if value is not None or key not in model.model_fields}
     try:
-        return model.model_validate(raw.fields)
+        return model.model_validate(fields)
     except ValidationError as error:
         problems = [_problem(raw, model, details) for details in error.errors(include_url=False, include_input=False)]
     line, sentence = min(problems, key=lambda problem: problem[0])

@@ -43,15 +43,15 @@ class RawItem:
     Attributes:
         index: Its place in the section, from 0.
         line: Where it starts, from 1.
-        fields: What its keys say: the digits and letters as they are written, quoted or not. A key without a value is
-            left out; in a mapping within an item it is None.
+        fields: What its keys say: the digits and letters as they are written, quoted or not; None for a key without a
+            value.
         lines: The line of each key, from 1; of a key within a key as `outer.inner`.
     """
 
     section: Section
     index: int
     line: int
-    fields: dict[str, str | dict[str, str | None]]
+    fields: dict[str, str | dict[str, str | None] | None]
     lines: dict[str, int]
 
     @property
@@ -135,8 +135,8 @@ class _Reader:
             value = self._next()
             if isinstance(value, MappingStartEvent):
                 item.fields[key] = self._mapping(item, key)
-            elif (text := self._text(value, item, key)) is not None:
-                item.fields[key] = text
+            else:
+                item.fields[key] = self._text(value, item, key)
         return item
 
     def _mapping(self, item: RawItem, outer: str) -> dict[str, str | None]:

@@ -1,0 +1,245 @@
+"""What an update leaves in the database, and what it takes to get there."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+import pytest_asyncio
+from pydantic import SecretStr
+from sqlalchemy import Engine, event
+
+from mor_requests import ADMIN_KEY, ERRORS, GET, UPDATE, StartService, answer, get, got, refused, update, updated
+from own_demo import OwnDemo, open_own_demo
+
+CALL_FLOWS = "SELECT to_jsonb(callflow) FROM callflow ORDER BY device_id, state"
+HISTORY = """SELECT account_id, face, host(address) AS address, request_id, device_id, state, priority, before, after
+FROM callflow_history ORDER BY id"""
+
+
+def row(**changes: object) -> dict[str, object]:
+    """A stored call flow as JSON: device 4 forwards to device 5 before the call."""
+    return {
+        "device_id": 4,
+        "state": "before_call",
+        "priority": 1,
+        "action": "forward",
+        "target_device_id": 5,
+        "target_number": None,
+        "caller_id": "device",
+        "caller_id_did_id": None,
+        "caller_id_text": None,
+        **changes,
+    }
+
+
+def change(request_id: str, before: object, after: object, account_id: int = 1, **key: object) -> dict[str, object]:
+    """A row of the history."""
+    origin = {"account_id": account_id, "face": "mor", "address": "127.0.0.1", "request_id": request_id}
+    return {**origin, "device_id": 4, "state": "before_call", "priority": 1, **key, "before": before, "after": after}
+
+
+async def history(database: asyncpg.Connection) -> list[dict[str, object]]:
+    return [
+        {**found, **{when: found[when] and json.loads(found[when]) for when in ("before", "after")}}
+        for found in map(dict, await database.fetch(HISTORY))
+    ]
+
+
+async def call_flows(database: asyncpg.Connection) -> list[dict[str, object]]:
+    return [json.loads(found[0]) for found in await database.fetch(CALL_FLOWS)]
+
+
+@pytest.mark.usefixtures("untouched")
+@pytest.mark.parametrize(
+    ("sent", "stored"),
+    [
+        ({}, row()),
+        ({"src_callerid": "1"}, row(caller_id="source")),
+        ({"did_id": "1"}, row(caller_id="did", caller_id_did_id=1)),
+        ({"custom": "Me"}, row(caller_id="custom", caller_id_text="Me")),
+        (
+            {"forward_to_device": None, "external_number": "+370"},
+            row(target_device_id=None, target_number="+370"),
+        ),
+        ({"callflow_action": "voicemail"}, row(action="voicemail", target_device_id=None, caller_id=None)),
+        ({"callflow_action": "empty"}, row(action="empty", target_device_id=None, caller_id=None)),
+        (
+            {"callflow_action": "fax_detect", "fax_device": "2", "custom": "Me"},
+            row(action="fax_detect", target_device_id=2, caller_id=None),
+        ),
+    ],
+)
+async def test_an_update_stores_one_row_and_who_made_it(
+    demo_service: httpx.AsyncClient,
+    demo_database: asyncpg.Connection,
+    sent: dict[str, str | None],
+    stored: dict[str, object],
+) -> None:
+    await demo_service.post(UPDATE, data=update(**sent), headers={"X-Request-ID": "the-request"})
+    assert await call_flows(demo_database) == [stored]
+    assert await history(demo_database) == [change("the-request", None, stored)]
+
+
+@pytest.mark.usefixtures("untouched")
+async def test_the_history_keeps_what_was_before_each_update(
+    demo_service: httpx.AsyncClient, demo_database: asyncpg.Connection
+) -> None:
+    first, second = row(), row(caller_id="custom", caller_id_text="Me")
+    other = row(state="busy", target_device_id=4)
+    for request_id, values in (
+        ("first", update()),
+        ("second", update(custom="Me", u="user1")),
+        ("same", update(custom="Me")),
+        ("other", update(state="busy", forward_to_device="4")),
+    ):
+        await demo_service.post(UPDATE, data=values, headers={"X-Request-ID": request_id})
+    assert await call_flows(demo_database) == [second, other]
+    assert await history(demo_database) == [
+        change("first", None, first),
+        change("second", first, second, account_id=20),
+        change("same", second, second),
+        change("other", None, other, state="busy"),
+    ]
+
+
+@pytest.mark.usefixtures("untouched")
+async def test_the_history_tells_when(demo_service: httpx.AsyncClient, demo_database: asyncpg.Connection) -> None:
+    before = await demo_database.fetchval("SELECT clock_timestamp()")
+    await demo_service.post(UPDATE, data=update())
+    changed_at = await demo_database.fetchval("SELECT changed_at FROM callflow_history")
+    assert before <= changed_at <= await demo_database.fetchval("SELECT clock_timestamp()")
+
+
+@contextmanager
+def statements(before_each: Callable[[list[str]], None] = lambda _: None) -> Iterator[list[str]]:
+    """The statements that are executed meanwhile; `before_each` is called before each with all up to it."""
+    executed: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        executed.append(statement)
+        before_each(executed)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        yield executed
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+
+
+@pytest.mark.usefixtures("untouched")
+async def test_an_update_takes_two_statements_and_a_get_one(demo_service: httpx.AsyncClient) -> None:
+    await demo_service.post(GET, data=get())
+    with statements() as executed:
+        assert answer(await demo_service.post(UPDATE, data=update())) == updated()
+        assert [statement.split()[0] for statement in executed] == ["SELECT", "WITH"]
+    with statements() as executed:
+        assert answer(await demo_service.post(GET, data=get()))[0] == 200
+        assert [statement.split()[0] for statement in executed] == ["SELECT"]
+    with statements() as executed:
+        assert answer(await demo_service.post(UPDATE, data=update(did_id="2"))) == refused(ERRORS[13])
+        assert [statement.split()[0] for statement in executed] == ["SELECT"]
+
+
+@pytest.mark.usefixtures("untouched")
+async def test_concurrent_updates_of_one_state_leave_one_row_and_a_history_without_gaps(
+    demo_service: httpx.AsyncClient, demo_database: asyncpg.Connection
+) -> None:
+    texts = [f"caller {number}" for number in range(20)]
+    responses = await asyncio.gather(*(demo_service.post(UPDATE, data=update(custom=text)) for text in texts))
+    assert [answer(response) for response in responses] == [
+        updated(callerid_type="Custom", callerid_data=text) for text in texts
+    ]
+    (stored,) = await call_flows(demo_database)
+    changes = await history(demo_database)
+    assert sorted(found["after"]["caller_id_text"] for found in changes) == sorted(texts)
+    assert [found["before"] for found in changes].count(None) == 1
+    left = [found["after"] for found in changes if found["after"] not in [other["before"] for other in changes]]
+    assert left == [stored]
+
+
+@pytest.mark.usefixtures("untouched")
+async def test_a_change_that_cannot_be_noted_is_not_made(
+    start_service: StartService, create_database: Callable[..., SecretStr], migrated_url: SecretStr
+) -> None:
+    async with open_own_demo(create_database, migrated_url) as demo:
+        service = await start_service(demo.url)
+        assert answer(await service.post(UPDATE, data=update())) == updated()
+        await demo.database.execute("ALTER TABLE callflow_history ADD CHECK (request_id <> 'refused')")
+        response = await service.post(UPDATE, data=update(custom="Me"), headers={"X-Request-ID": "refused"})
+        assert answer(response) == refused("Internal error", 500)
+        assert await call_flows(demo.database) == [row()]
+
+
+@pytest_asyncio.fixture(scope="module")
+async def vanishing(create_database: Callable[..., SecretStr], migrated_url: SecretStr) -> AsyncIterator[OwnDemo]:
+    """A demo from which rows may vanish."""
+    async with open_own_demo(create_database, migrated_url) as demo:
+        yield demo
+
+
+@pytest_asyncio.fixture(scope="module")
+async def service_on_vanishing(start_service: StartService, vanishing: OwnDemo) -> httpx.AsyncClient:
+    service = await start_service(vanishing.url)
+    assert answer(await service.post(GET, data=get())) == got()
+    return service
+
+
+@pytest.mark.parametrize(
+    ("sent", "vanishes", "number"),
+    [
+        pytest.param({}, "DELETE FROM device WHERE id = 31", 6, id="the device"),
+        pytest.param({"did_id": "30"}, "DELETE FROM did WHERE id = 30; DELETE FROM device WHERE id = 31", 6, id="all"),
+        pytest.param({"forward_to_device": "32"}, "DELETE FROM device WHERE id = 32", 10, id="the local device"),
+        pytest.param(
+            {"callflow_action": "fax_detect", "fax_device": "33"}, "DELETE FROM device WHERE id = 33", 12, id="the FAX"
+        ),
+        pytest.param({"did_id": "30"}, "DELETE FROM did WHERE id = 30", 13, id="the DID"),
+        pytest.param({"did_id": "30"}, "UPDATE did SET device_id = 4 WHERE id = 30", 13, id="the DID's device"),
+    ],
+)
+async def test_what_vanishes_between_the_two_statements_was_not_found(
+    service_on_vanishing: httpx.AsyncClient, vanishing: OwnDemo, sent: dict[str, str], vanishes: str, number: int
+) -> None:
+    await vanishing.database.execute("""
+        DELETE FROM did WHERE id = 30; DELETE FROM device WHERE id IN (31, 32, 33);
+        INSERT INTO device SELECT new.id, new.technology, new.id::text, 20, '', '', 60
+        FROM (VALUES (31, 'SIP'), (32, 'SIP'), (33, 'FAX')) AS new (id, technology);
+        INSERT INTO did VALUES (30, '30', 31)""")
+    loop = asyncio.get_running_loop()
+    deleted = asyncio.Event()
+    deleting: list[asyncio.Task[Any]] = []
+
+    async def delete() -> None:
+        # The second statement waits for this lock, so the row is gone before it runs.
+        async with vanishing.database.transaction():
+            await vanishing.database.execute("LOCK TABLE callflow")
+            await vanishing.database.execute(vanishes)
+        deleted.set()
+
+    def before_the_second(executed: list[str]) -> None:
+        if len(executed) == 2:
+            deleting.append(loop.create_task(delete()))
+
+    with statements(before_the_second) as executed:
+        response = await service_on_vanishing.post(UPDATE, data=update(device_id="31", **sent))
+        await deleted.wait()
+    assert len(executed) == 2
+    assert answer(response) == refused(ERRORS[number])
+    assert await vanishing.database.fetchval("SELECT count(*) FROM callflow_history") == 0
+
+
+async def test_a_history_is_kept_when_its_device_is_deleted(
+    service_on_vanishing: httpx.AsyncClient, vanishing: OwnDemo
+) -> None:
+    await service_on_vanishing.post(UPDATE, data=update(device_id="400", forward_to_device="400"))
+    await vanishing.database.execute("DELETE FROM device WHERE id = 400")
+    assert await call_flows(vanishing.database) == []
+    (found,) = await history(vanishing.database)
+    assert found["device_id"] == 400
+    assert answer(await service_on_vanishing.post(GET, data=get("400", key=ADMIN_KEY))) == refused(ERRORS[6])
+    await vanishing.database.execute("TRUNCATE callflow_history")

@@ -1,0 +1,83 @@
+"""The demo's world and more, for the switch faces: more devices, and switches that dial in other ways."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+import pytest_asyncio
+from callflow_service.world.loading import DEMO_FILE, load_world
+from pydantic import SecretStr
+
+from switch_questions import Flows, add_switch, connect
+
+StartService = Callable[..., Awaitable[httpx.AsyncClient]]
+
+NO_HURRY = 20_000
+"""A time limit, in milliseconds, that even a busy machine keeps; the limit itself is tested apart."""
+
+MORE_DEVICES = """
+INSERT INTO device (id, technology, name, owner_id, caller_number, caller_name, ring_seconds)
+SELECT 500 + i, 'SIP', (5000 + i)::text, 20, '', '', 20 + i FROM generate_series(0, 11) AS i;
+INSERT INTO device (id, technology, name, owner_id, caller_number, caller_name, ring_seconds) VALUES
+    (520, 'ZAP', '7000', 21, '', '', 60), (521, 'H323', '7000', 21, '', '', 60), (522, 'H323', '7001', 21, '', '', 60),
+    (530, 'SIP', '5300', 21, '', 'Only a name', 60), (531, 'SIP', '*53#', 21, '*53#', 'Star', 60);
+INSERT INTO did (id, number, device_id) VALUES (10, '+37052000010', 500), (11, '37052000011', 500)"""
+
+
+@pytest.fixture(scope="session")
+def switch_url(create_database: Callable[..., SecretStr], migrated_url: SecretStr) -> SecretStr:
+    """A database with the demo's world and more, which the tests of the switch faces share."""
+    url = create_database(migrated_url)
+    asyncio.run(_fill(url))
+    return url
+
+
+async def _fill(url: SecretStr) -> None:
+    await load_world(url, DEMO_FILE, demo=True)
+    connection = await connect(url)
+    await connection.execute(MORE_DEVICES)
+    await add_switch(connection, "untrusted", trust_headers=False)
+    await add_switch(
+        connection,
+        "templated",
+        dial='{"SIP": "sip:{name}@phones.example:5070", "IAX2": null, "number": "sip:0{number}@trunk.example",'
+        ' "voicemail": "sip:vm-{technology}-{name}@{domain}"}',
+    )
+    await add_switch(connection, "local", dial='{"number": null, "FAX": null}')
+    await add_switch(connection, "silent", dial='{"SIP": null, "IAX2": null, "default": null, "number": null}')
+    await connection.close()
+
+
+@pytest_asyncio.fixture(scope="session")
+async def start_switch_service(start_service: StartService, switch_url: SecretStr) -> Callable[..., Any]:
+    """Serve the switch faces' world with the settings given."""
+
+    async def start(**settings: Any) -> httpx.AsyncClient:
+        patient = {"switch_timeout_ms": NO_HURRY, "database_timeout_ms": NO_HURRY, "pool_size": 4}
+        return await start_service(switch_url, **(patient | settings))
+
+    return start
+
+
+@pytest_asyncio.fixture(scope="session")
+async def service(start_switch_service: StartService) -> httpx.AsyncClient:
+    """The service on the switch faces' world, with the settings as they come, but in no hurry."""
+    return await start_switch_service()
+
+
+@pytest_asyncio.fixture(scope="session")
+async def switch_database(switch_url: SecretStr) -> AsyncIterator[asyncpg.Connection]:
+    """A connection of the tests' own to the switch faces' world."""
+    connection = await connect(switch_url)
+    yield connection
+    await connection.close()
+
+
+@pytest_asyncio.fixture
+async def flows(switch_database: asyncpg.Connection) -> Flows:
+    """Sets call flows; none is set yet."""
+    await switch_database.execute("DELETE FROM callflow")
+    return Flows(switch_database)
