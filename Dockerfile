@@ -4,12 +4,13 @@ WORKDIR /build
 # Without pip: what runs in the end cannot install anything.
 RUN python -m venv --without-pip /opt/callflow
 # Before the source, so that a change there does not install everything anew.
-COPY requirements/run.lock requirements/
-RUN pip --python /opt/callflow/bin/python install --require-hashes --no-deps -r requirements/run.lock
+COPY requirements/run.lock requirements/build.lock requirements/
+RUN pip --python /opt/callflow/bin/python install --require-hashes --no-deps -r requirements/run.lock \
+    && pip install --require-hashes --no-deps -r requirements/build.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY alembic alembic
 COPY src src
-RUN pip wheel --no-deps --wheel-dir dist . \
+RUN pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
     && pip --python /opt/callflow/bin/python install --no-deps dist/*.whl
 
 FROM python:3.13-slim

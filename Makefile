@@ -56,10 +56,11 @@ format: $(VENV)/developing ## Format the code
 
 lock: $(VENV)/developing ## Pin anew what is installed
 	$(BIN)/python -m pip --quiet install uv
-	@for lock in "run" "embedded --extra embedded --group build" "dev --extra embedded --group dev"; do \
+	@for lock in "build --group build" "run pyproject.toml" "embedded pyproject.toml --extra embedded --group build" \
+			"dev pyproject.toml --extra embedded --group dev"; do \
 		set -- $$lock; name=$$1; shift; \
 		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \
-			--custom-compile-command "make lock" pyproject.toml "$$@" --output-file requirements/$$name.lock || exit 1; \
+			--custom-compile-command "make lock" "$$@" --output-file requirements/$$name.lock || exit 1; \
 	done
 
 clean: ## Remove what was built, but not the data

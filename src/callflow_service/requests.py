@@ -65,7 +65,7 @@ class EachRequest:
             return
         started = time.perf_counter()
         request_id = _request_id(scope)
-        fields: dict[str, object] = {"request_id": request_id, "method": scope["method"], "path": scope["path"]}
+        fields: dict[str, object] = {"request_id": request_id, "method": scope["method"], "path": _logged_path(scope)}
         scope["log"] = fields
         answered = False
 
@@ -105,6 +105,12 @@ class TolerantPath:
                 if tolerant.startswith(self._prefixes):
                     scope["path"] = tolerant.rstrip("/")
         await self._app(scope, receive, send)
+
+
+def _logged_path(scope: Scope) -> str:
+    """The path without the query, also where a client escaped the question mark that begins it."""
+    path: str = scope["path"]
+    return path.partition("?")[0]
 
 
 def _request_id(scope: Scope) -> str:

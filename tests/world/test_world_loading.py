@@ -326,8 +326,8 @@ async def test_progress_ends_at_the_whole_file(loaded_url: SecretStr) -> None:
         (
             "accounts:\n  - id: 10\n    username: reseller\n    role: user\n    owner: admin\n",
             (
-                "4: accounts[0].role: cannot be this, because account user2, which this file does not change, has this one "
-                "for its owner."
+                "4: accounts[0].role: cannot be this, because account user2, which this file does not change, has "
+                "this one for its owner."
             ),
         ),
         (
@@ -440,27 +440,31 @@ async def test_a_change_that_comes_in_between_is_told_and_changes_nothing(
     )
 
 
+INHERITING = (
+    "Accounts that sign with an inherited key, 5 (accountant, user1, user2, user3, blocked): who signs with it is as "
+    "powerful as its owner, so give each an api_key of its own."
+)
+SHORT_KEYS = (
+    "Accounts with an api_key of fewer than 16 characters, 6 (admin, reseller, basic, legacy, open, ...): it can be "
+    "guessed."
+)
+SHORT_PASSWORDS = (
+    "Switches with a password of fewer than 16 characters, 1 (switch): it is stored as a fast hash, so it should be "
+    "long and random."
+)
+
+
 async def test_an_unwise_world_is_loaded_with_warnings(url: SecretStr) -> None:
     assert (await load_world(url, DEMO_FILE)).warnings == [
-        (
-            "Accounts that sign with an inherited key, 5 (accountant, user1, user2, user3, blocked): who signs with it is "
-            "as powerful as its owner, so give each an api_key of its own."
-        ),
-        "Accounts with an api_key of fewer than 16 characters, 6 (admin, reseller, basic, legacy, open, ...): it can "
-        "be guessed.",
-        (
-            "Switches with a password of fewer than 16 characters, 1 (switch): it is stored as a fast hash, so it should be "
-            "long and random."
-        ),
+        INHERITING,
+        SHORT_KEYS,
+        SHORT_PASSWORDS,
     ]
 
 
 async def test_the_demo_is_not_warned_of_its_short_secrets(url: SecretStr) -> None:
     assert (await load_world(url, DEMO_FILE, demo=True)).warnings == [
-        (
-            "Accounts that sign with an inherited key, 5 (accountant, user1, user2, user3, blocked): who signs with it is "
-            "as powerful as its owner, so give each an api_key of its own."
-        ),
+        INHERITING,
     ]
 
 
