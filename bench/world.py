@@ -1,29 +1,79 @@
-"""The benchmark's world: as many accounts, devices, DIDs and call flows as wanted, always the same."""
+"""The benchmark's world: accounts, devices, DIDs and call flows, as many as wanted and always the same."""
 
 from typing import Final
 
 import asyncpg
+from callflow_service.settings import driver_url
+from callflow_service.switch_passwords import hash_switch_password
+from pydantic import SecretStr
 
 ADMIN_KEY: Final = "benchmark-admin-secret"
-"""The key that every benchmark request is signed with."""
+"""The API secret key that every update is signed with."""
 
 SWITCH: Final = ("bench", "benchmark-switch-password")
-"""The switch user that asks, and its password."""
+"""The username and the password of the switch that asks."""
 
-SWITCH_HASH: Final = (
-    "sha256$00112233445566778899aabbccddeeff$5b1c0e1b9a4b4e2b00000000000000000000000000000000000000000000000000"
-)
-"""How the switch user's password is stored."""
+FIRST_DID: Final = 37_050_000_001
+"""The number of the first device's DID; the second device has the next one, and so on."""
 
-# Every tenth device is a FAX device, every user has ten devices, every reseller a hundred users. Even devices have a DID
-# and, two out of three, call flows that the benchmark never changes, so that a lookup always has the same answer: those
-# with `id % 12` of 2 forward to the device before, 6 to an outside number; 4 sends what was not answered to voicemail.
-_FILL: Final = """
+# A user for ten devices, a reseller for a hundred users. A FAX device in ten, and only odd ones.
+_ACCOUNTS: Final = """
 INSERT INTO account (id, username, name, role, owner_id, api_key, pbx_addon, api_enabled, blocked)
-SELECT 1, 'admin', 'System Admin', 'admin', NULL, $2, true, true, false
+SELECT 1, 'admin', 'System Admin', 'admin', NULL, $2::text, true, true, false
 UNION ALL
 SELECT 1 + n, 'reseller' || n, 'Reseller #' || n, 'reseller', 1, 'reseller-secret-' || n, true, true, false
 FROM generate_series(1, $1::bigint / 1000) AS n
 UNION ALL
 SELECT 1000000 + n, 'user' || n, 'User #' || n, 'user', 2 + (n - 1) / 100, NULL, true, true, false
 FROM generate_series(1, $1::bigint / 10) AS n"""
+
+_DEVICES: Final = """
+INSERT INTO device (id, technology, name, owner_id, caller_number, caller_name, ring_seconds)
+SELECT n, CASE n % 10 WHEN 5 THEN 'FAX' WHEN 7 THEN 'IAX2' ELSE 'SIP' END, (100000000 + n)::text,
+    1000001 + (n - 1) / 10, (37060000000 + n)::text, 'Device ' || n, 30 + n % 30
+FROM generate_series(1, $1::bigint) AS n"""
+
+_DIDS: Final = """
+INSERT INTO did (id, number, device_id) SELECT n, ($2::bigint + n - 1)::text, n FROM generate_series(1, $1::bigint) AS n"""
+
+# Of even devices, which no update touches, so that the same question has the same answer whatever ran before it:
+# of each twelve the 2nd forwards to the 8th, the 6th to an outside number, and the 4th's unanswered calls go to voicemail.
+_FLOWS: Final = """
+INSERT INTO callflow (device_id, state, priority, action, target_device_id, target_number, caller_id)
+SELECT n + 2, 'before_call', 1, 'forward', n + 8, NULL, 'device' FROM generate_series(0, $1::bigint - 12, 12) AS n
+UNION ALL
+SELECT n + 6, 'before_call', 1, 'forward', NULL, (37061000000 + n)::text, 'source'
+FROM generate_series(0, $1::bigint - 12, 12) AS n
+UNION ALL
+SELECT n + 4, 'no_answer', 1, 'voicemail', NULL, NULL, NULL FROM generate_series(0, $1::bigint - 12, 12) AS n"""
+
+_SWITCH_USER: Final = "INSERT INTO switch_user VALUES ($1, $2, 'bench.example', false, '{}')"
+
+
+def address(url: SecretStr) -> str:
+    """The URL as asyncpg itself takes it."""
+    return driver_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+async def create(server: SecretStr, *, devices: int) -> SecretStr:
+    """Make the database `bench_DEVICES` anew on a server, with a world of that many devices (at least 1,000)."""
+    name = f"bench_{devices}"
+    connection = await asyncpg.connect(address(server))
+    await connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+    await connection.execute(f"CREATE DATABASE {name}")
+    await connection.close()
+    return SecretStr(driver_url(server).set(database=name).render_as_string(hide_password=False))
+
+
+async def fill(url: SecretStr, *, devices: int) -> None:
+    """Put the world into an empty database that has the schema."""
+    connection = await asyncpg.connect(address(url))
+    await connection.execute(_ACCOUNTS, devices, ADMIN_KEY)
+    await connection.execute(_DEVICES, devices)
+    await connection.execute(_DIDS, devices, FIRST_DID)
+    await connection.execute(_FLOWS, devices)
+    username, password = SWITCH
+    await connection.execute(_SWITCH_USER, username, hash_switch_password(password))
+    await connection.execute("VACUUM ANALYZE")
+    await connection.execute("CHECKPOINT")
+    await connection.close()

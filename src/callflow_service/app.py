@@ -37,15 +37,13 @@ def create_app(settings: Settings) -> FastAPI:
     """The application, ready to be served. It connects to the database when it is first asked something."""
     database = Database(settings.database_url, pool_size=settings.pool_size, timeout_ms=settings.database_timeout_ms)
     mor = MorFace(
-        database=database,
-        call_flows=CallFlows(settings.api_enabled, settings.hash_policy, Passwords()),
+        call_flows=CallFlows(database, settings.api_enabled, settings.hash_policy, Passwords()),
         allow_get=settings.allow_get,
         envelope=settings.error_envelope,
     )
     switches = SwitchFace(
-        database=database,
         users=SwitchUsers(database),
-        calls=Calls(settings.technologies, settings.max_diversions, settings.ring_seconds),
+        calls=Calls(database, settings.technologies, settings.max_diversions, settings.ring_seconds),
         timeout_ms=settings.switch_timeout_ms,
     )
 
@@ -103,8 +101,7 @@ def _add_health(app: FastAPI, database: Database) -> None:
     )
     async def ready() -> JSONResponse:
         try:
-            async with database.session() as session:
-                problem = await schema_problem(session, scripts)
+            problem = await database.run(lambda session: schema_problem(session, scripts))
         except StorageUnavailable:
             problem = "The database cannot be reached."
         if problem:

@@ -164,8 +164,7 @@ def _check_database(settings: Settings) -> None:
     async def problem() -> str | None:
         database = Database(settings.database_url, pool_size=1, timeout_ms=5000)
         try:
-            async with database.session() as session:
-                return await schema_problem(session, migration_scripts())
+            return await database.run(lambda session: schema_problem(session, migration_scripts()))
         finally:
             await database.close()
 

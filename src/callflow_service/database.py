@@ -1,9 +1,8 @@
 """The way to PostgreSQL: connections, sessions, and what counts as unreachable."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Final
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar
 
 from alembic.script import ScriptDirectory
 from pydantic import SecretStr
@@ -21,7 +20,7 @@ MINIMAL_VERSION: Final = 18
 # SQLSTATE classes that speak of the server and not of the statement: connection, resources, operator intervention.
 _SERVER_TROUBLE: Final = ("08", "53", "57", "58", "25006")
 
-_CLOCK: Final = "clock"
+T = TypeVar("T")
 
 
 class Database:
@@ -33,6 +32,7 @@ class Database:
 
     def __init__(self, url: SecretStr, *, pool_size: int, timeout_ms: int) -> None:
         self._timeout = timeout_ms / 1000
+        self._abandoned: set[asyncio.Task[Any]] = set()
         self._engine = create_async_engine(
             driver_url(url),
             isolation_level="AUTOCOMMIT",
@@ -44,19 +44,27 @@ class Database:
             connect_args={"timeout": self._timeout, "server_settings": {"application_name": "callflow-service"}},
         )
 
-    @asynccontextmanager
-    async def session(self) -> AsyncIterator[AsyncSession]:
-        """A session for one request.
+    async def run(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
+        """Do the work of one request on a session of its own, within the time limit.
 
         Raises:
             StorageUnavailable: PostgreSQL cannot be reached, has no room, or did not answer in time.
         """
+        task = asyncio.create_task(self._work(work))
         try:
-            async with (
-                asyncio.timeout(self._timeout) as clock,
-                AsyncSession(self._engine, autoflush=False, info={_CLOCK: (clock, self._timeout)}) as session,
-            ):
-                yield session
+            done, _ = await asyncio.wait((task,), timeout=self._timeout)
+        except asyncio.CancelledError:
+            self._abandon(task)
+            raise
+        if not done:
+            self._abandon(task)
+            raise StorageUnavailable("no answer in time")
+        return task.result()
+
+    async def _work(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
+        try:
+            async with AsyncSession(self._engine, autoflush=False) as session:
+                return await work(session)
         except (OSError, TimeoutError, PoolTimeoutError) as error:
             raise StorageUnavailable(type(error).__name__) from error
         except DBAPIError as error:
@@ -65,22 +73,21 @@ class Database:
                 raise StorageUnavailable(type(error.orig).__name__) from error
             raise
 
+    def _abandon(self, task: asyncio.Task[Any]) -> None:
+        """Let a task end by itself: taking leave of a connection that hangs takes longer than a caller should wait."""
+        task.cancel()
+        self._abandoned.add(task)
+        task.add_done_callback(self._forget)
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._abandoned.discard(task)
+        if not task.cancelled():
+            # Looked at, so that it is not reported as never looked at; nobody waits for it any more.
+            task.exception()
+
     async def close(self) -> None:
         """Close every connection."""
         await self._engine.dispose()
-
-
-@asynccontextmanager
-async def off_the_clock(session: AsyncSession) -> AsyncIterator[None]:
-    """Let go of the connection for slow work that is not the database's, and do not count the time that it takes.
-
-    The session takes a new connection when it is next used, and has all of its time again.
-    """
-    clock, timeout = session.info[_CLOCK]
-    await session.close()
-    clock.reschedule(None)
-    yield
-    clock.reschedule(asyncio.get_running_loop().time() + timeout)
 
 
 async def schema_problem(session: AsyncSession, script: ScriptDirectory) -> str | None:

@@ -2,20 +2,21 @@
 
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
+from typing import TypeVar
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from callflow_service.database import off_the_clock
+from callflow_service.database import Database
 from callflow_service.domain import access, changing
 from callflow_service.domain.access import Account, Claim, OwnedDevice, PasswordCheck
 from callflow_service.domain.callerid import Caller
 from callflow_service.domain.callflow import NAMES_NOTHING, CallFlow, State
 from callflow_service.domain.changing import Change, WantedChange
 from callflow_service.domain.dialing import DialPlan
-from callflow_service.domain.errors import SignatureMismatch
+from callflow_service.domain.errors import LoginFailed, SignatureMismatch
 from callflow_service.domain.path import Path, new_flow_id
 from callflow_service.domain.routing import Decision, Facts, FactsMissing, Question, Rules, route
 from callflow_service.domain.signature import HashPolicy
@@ -25,6 +26,8 @@ from callflow_service.repositories.callflows import Face, Origin
 from callflow_service.repositories.lookups import SwitchUser
 
 _log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,64 +51,92 @@ class CallFlows:
     """What callers can ask about call flows, under the operator's rules.
 
     Attributes:
+        database: Where they are.
         api_enabled: Whether anybody may call at all.
         default_policy: The signature policy of accounts that have none of their own.
         passwords: Checks the passwords of those who send one.
     """
 
+    database: Database
     api_enabled: bool
     default_policy: HashPolicy
     passwords: Passwords
 
-    async def update(self, session: AsyncSession, claim: Claim, wanted: WantedChange, sender: Sender) -> Change:
+    async def update(self, claim: Claim, wanted: WantedChange, sender: Sender) -> Change:
         """Change what a device does in one state; two statements.
 
         Raises:
             CallFlowError: The first thing that is wrong, in the order of MOR's error table; nothing was changed.
+            StorageUnavailable: The database cannot be asked.
         """
-        facts = await callflows.load_facts(session, claim.username, wanted)
-        account, policy = await self._admit(session, facts.account, claim)
-        try:
-            access.check_update_signature(account, claim, policy)
-        except SignatureMismatch:
-            if policy is HashPolicy.STRICT and access.would_pass_compat(account, claim):
-                _log.warning(
-                    "Account %r signs only part of its requests; they pass only where its hash_policy is 'compat'",
-                    account.username,
-                )
-            raise
-        access.check_role(account)
-        change = changing.decide(account, facts, wanted)
-        await callflows.save(session, change, Origin(account.id, Face.MOR, sender.address, sender.request_id))
-        return change
 
-    async def get(self, session: AsyncSession, claim: Claim, device_id: int) -> DeviceCallFlow:
+        async def work(session: AsyncSession) -> Change:
+            facts = await callflows.load_facts(session, claim.username, wanted)
+            account, policy = self._admit(facts.account, claim)
+            try:
+                access.check_update_signature(account, claim, policy)
+            except SignatureMismatch:
+                if policy is HashPolicy.STRICT and access.would_pass_compat(account, claim):
+                    _log.warning(
+                        "Account %r signs only part of its requests; they pass only where its hash_policy is 'compat'",
+                        account.username,
+                    )
+                raise
+            access.check_role(account)
+            change = changing.decide(account, facts, wanted)
+            await callflows.save(session, change, Origin(account.id, Face.MOR, sender.address, sender.request_id))
+            return change
+
+        return await self._run(work)
+
+    async def get(self, claim: Claim, device_id: int) -> DeviceCallFlow:
         """What a device does in each state; one statement.
 
         Raises:
             CallFlowError: The first thing that is wrong.
+            StorageUnavailable: The database cannot be asked.
         """
-        facts, flows = await callflows.load_flows(session, claim.username, device_id)
-        account, policy = await self._admit(session, facts.account, claim)
-        access.check_get_signature(account, claim, policy)
-        access.check_role(account)
-        return DeviceCallFlow(changing.usable_device(account, facts.device), flows)
 
-    async def _admit(self, session: AsyncSession, account: Account | None, claim: Claim) -> tuple[Account, HashPolicy]:
+        async def work(session: AsyncSession) -> DeviceCallFlow:
+            facts, flows = await callflows.load_flows(session, claim.username, device_id)
+            account, policy = self._admit(facts.account, claim)
+            access.check_get_signature(account, claim, policy)
+            access.check_role(account)
+            return DeviceCallFlow(changing.usable_device(account, facts.device), flows)
+
+        return await self._run(work)
+
+    def _admit(self, account: Account | None, claim: Claim) -> tuple[Account, HashPolicy]:
         access.check_open(account, claim, api_enabled=self.api_enabled)
-        password = await self._check_password(session, account, claim)
         policy = (account and account.hash_policy) or self.default_policy
-        return access.check_login(account, password, policy), policy
+        return access.check_login(account, self._check_password(account, claim), policy), policy
 
-    async def _check_password(self, session: AsyncSession, account: Account | None, claim: Claim) -> PasswordCheck:
+    def _check_password(self, account: Account | None, claim: Claim) -> PasswordCheck:
         if account is None or account.password_hash is None or claim.password is None:
             return PasswordCheck.NOT_CHECKED
         if self.passwords.is_remembered(claim.password, account.password_hash):
             return PasswordCheck.RIGHT
-        # The slow hash must not hold a connection that others wait for, nor look like a database that is slow.
-        async with off_the_clock(session):
-            right = await self.passwords.is_right(claim.password, account.password_hash)
-        return PasswordCheck.RIGHT if right else PasswordCheck.WRONG
+        raise _PasswordNotSeen(claim.password, account.password_hash)
+
+    async def _run(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
+        """Do the work on a session.
+
+        A password that was not seen before is checked between sessions: the slow hash must not hold a connection that
+        others wait for, nor look like a slow database. Then the work is done anew.
+        """
+        while True:
+            try:
+                return await self.database.run(work)
+            except _PasswordNotSeen as unseen:
+                if not await self.passwords.is_right(unseen.password, unseen.password_hash):
+                    raise LoginFailed from None
+
+
+class _PasswordNotSeen(Exception):
+    def __init__(self, password: str, password_hash: str) -> None:
+        super().__init__()
+        self.password = password
+        self.password_hash = password_hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,17 +165,26 @@ class Calls:
     """What switches can ask about calls, under the operator's rules.
 
     Attributes:
+        database: Where the facts are.
         technologies: Which wins where devices share a name, first wins.
         max_diversions: How often one call may be diverted.
         number_ring_seconds: How long an external number rings.
     """
 
+    database: Database
     technologies: tuple[str, ...]
     max_diversions: int
     number_ring_seconds: int
 
-    async def where_to(self, session: AsyncSession, asked: Asked, switch: SwitchUser, plan: DialPlan) -> Decision:
-        """Where a call goes now; one statement, or two where forwards lead further than one device on."""
+    async def where_to(self, asked: Asked, switch: SwitchUser, plan: DialPlan) -> Decision:
+        """Where a call goes now; one statement, or two where forwards lead further than one device on.
+
+        Raises:
+            StorageUnavailable: The database cannot be asked.
+        """
+        return await self.database.run(lambda session: self._where_to(session, asked, switch, plan))
+
+    async def _where_to(self, session: AsyncSession, asked: Asked, switch: SwitchUser, plan: DialPlan) -> Decision:
         named = [hop.device_id for hop in asked.path.hops] if asked.path else []
         if asked.path and asked.path.current is not None:
             named.append(asked.path.current)

@@ -26,9 +26,9 @@ from telephones import DOMAIN, HERE, Caller, FarEnd, until
 SHIPPED: Final = Path(__file__).parents[2] / "switches" / "kamailio"
 WORLD: Final = Path(__file__).with_name("world.yaml")
 PHONES: Final = ("reception", "sales", "support", "workshop")
-"""Who is registered; `unplugged` is a device that is not."""
+"""Who is registered from the start."""
 
-DEVICES: Final = {"reception": 501, "sales": 502, "support": 503, "workshop": 504, "unplugged": 505, "telefax": 506}
+DEVICES: Final = {"reception": 501, "sales": 502, "support": 503, "workshop": 504, "unplugged": 505, "telefax": 506, "store": 507}
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class Telephony:
     log: Path
 
     def warnings(self) -> list[str]:
-        """What Kamailio has said of its questions, without the ids of calls."""
+        """What Kamailio has said of its questions."""
         lines = self.log.read_text(errors="replace").splitlines()
-        return [line.partition("callflow: ")[2].partition(" for ")[0] for line in lines if "callflow: " in line]
+        return [line.partition("callflow: ")[2] for line in lines if "callflow: " in line]
 
 
 StartTelephony = Callable[..., Awaitable[Telephony]]
@@ -166,17 +166,16 @@ async def shared_telephony(start_telephony: StartTelephony, calls_service: httpx
 
 
 @pytest_asyncio.fixture
-async def telephony(shared_telephony: Telephony, calls_url: SecretStr) -> Telephony:
+async def telephony(shared_telephony: Telephony, no_flows: None) -> Telephony:  # noqa: ARG001 - sets the stage
     """The telephony that most tests share, with nothing set and nobody rung yet."""
-    await forget_flows(calls_url)
     shared_telephony.far_end.forget()
     return shared_telephony
 
 
-async def forget_flows(url: SecretStr) -> None:
-    connection = await asyncpg.connect(
-        driver_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
-    )
+@pytest_asyncio.fixture
+async def no_flows(calls_url: SecretStr) -> None:
+    url = driver_url(calls_url).set(drivername="postgresql")
+    connection = await asyncpg.connect(url.render_as_string(hide_password=False))
     try:
         await connection.execute("TRUNCATE callflow, callflow_history")
     finally:
@@ -212,6 +211,8 @@ class ServiceProcess:
         self.process.send_signal(signal.SIGCONT)
 
     async def stop(self) -> None:
+        if self.process.returncode is None:
+            self.thaw()
         await _stop(self.process)
 
 
@@ -233,7 +234,6 @@ async def service_process(calls_url: SecretStr) -> AsyncIterator[ServiceProcess]
             await _is_ready(client)
         yield service
     finally:
-        service.thaw() if process.returncode is None else None
         await service.stop()
 
 

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 HERE: Final = "127.0.0.1"
 DOMAIN: Final = "sip.example.org"
+ALICE: Final = '"Alice" <sip:37061111111@sip.example.org>'
 SESSION: Final = (
     "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 40000 RTP/AVP 8\r\n"
 )
@@ -111,9 +112,10 @@ class Socket(asyncio.DatagramProtocol):
 
 
 class Reaction(Enum):
-    """What is done with a call that comes: the provisional responses, then the final one."""
+    """What is done with a call that comes: the responses one after the other, a pause in seconds among them."""
 
     ANSWERS = (180, 200)
+    ANSWERS_LATE = (180, 1.5, 200)
     RINGS = (180,)
     BUSY = (486,)
     BUSY_EVERYWHERE = (600,)
@@ -157,7 +159,7 @@ def _leg(place: str, invite: Message) -> Leg:
 class FarEnd:
     """Everything that can be rung: a place for the phones, one for the trunk, one for voicemail.
 
-    `reactions` goes by the user part that is called; who is not in it answers.
+    `reactions` goes by the place, then by the user part that is called; who is not in it answers.
     """
 
     reactions: dict[str, Reaction] = field(default_factory=dict)
@@ -192,8 +194,7 @@ class FarEnd:
                     invites[message.transaction] = message
                     leg = _leg(place, message)
                     self.legs.append(leg)
-                    for status in (100, *self.reactions.get(leg.called, Reaction.ANSWERS).value):
-                        self._respond(place, message, status, sender)
+                    self._react(place, message, sender, self._reaction(leg).value)
                 case "CANCEL":
                     self._respond(place, message, 200, sender)
                     self._respond(place, invites[message.transaction], 487, sender)
@@ -202,9 +203,20 @@ class FarEnd:
 
         return received
 
+    def _reaction(self, leg: Leg) -> Reaction:
+        return self.reactions.get(leg.place) or self.reactions.get(leg.called, Reaction.ANSWERS)
+
+    def _react(self, place: str, invite: Message, to: Address, steps: tuple[float, ...]) -> None:
+        for number, step in enumerate(steps):
+            if isinstance(step, float):
+                later = steps[number + 1 :]
+                asyncio.get_running_loop().call_later(step, self._react, place, invite, to, later)
+                return
+            self._respond(place, invite, step, to)
+
     def _respond(self, place: str, request: Message, status: int, to: Address) -> None:
         copied = [(name, value) for name, value in request.headers if name in {"via", "record-route", "call-id", "cseq"}]
-        tag = "" if status == 100 or ";tag=" in request.one("To") else f";tag={place}"
+        tag = "" if ";tag=" in request.one("To") else f";tag={place}"
         headers = [
             *copied,
             ("From", request.one("From")),
@@ -285,7 +297,7 @@ class Caller:
         self._socket.close()
 
     async def place(
-        self, called: str, *headers: tuple[str, str], caller: str = '"Alice" <sip:37061111111@sip.example.org>'
+        self, called: str, *headers: tuple[str, str], caller: str = ALICE, max_forwards: int = 70
     ) -> Call:
         uri = f"sip:{called}@{DOMAIN}"
         sent = [
@@ -294,13 +306,17 @@ class Caller:
             ("Call-ID", uuid4().hex),
             ("CSeq", "1 INVITE"),
             ("Contact", f"<sip:caller@{self._socket.address}>"),
-            ("Max-Forwards", "70"),
+            ("Max-Forwards", str(max_forwards)),
             *headers,
         ]
         call = Call(self, uri, sent, f"z9hG4bK{uuid4().hex}")
         self._calls[call.transaction] = call
         self.send("INVITE", uri, sent, call.transaction, body=SESSION)
         return call
+
+    def repeat(self, call: Call) -> None:
+        """Send a call once more, as a telephone does that has heard nothing yet."""
+        self.send("INVITE", call.uri, call.headers, call.transaction, body=SESSION)
 
     async def is_answered(self, *, within: float) -> bool:
         """Whether the proxy says that it is there."""

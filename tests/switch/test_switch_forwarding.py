@@ -160,10 +160,8 @@ async def test_a_call_is_followed_over_several_questions(service, flows: Flows) 
         payer_device="200",
         leg="4",
         diversion="<sip:37052000004@127.0.0.1>;reason=unavailable;counter=1;privacy=off, "
-        "<sip:37052000010@127.0.0.1>;reason=no-answer;counter=1;privacy=off, "
-        "<sip:37052000001@127.0.0.1>;reason=user-busy;counter=1;privacy=off".replace(
-            "<sip:37052000010", "<sip:+37052000010"
-        ),
+        "<sip:+37052000010@127.0.0.1>;reason=no-answer;counter=1;privacy=off, "
+        "<sip:37052000001@127.0.0.1>;reason=user-busy;counter=1;privacy=off",
         history_info="<sip:37052000001@127.0.0.1?Privacy=none>;index=1, "
         "<sip:+37052000010@127.0.0.1;cause=486?Privacy=none>;index=1.1;mp=1, "
         "<sip:37052000004@127.0.0.1;cause=408?Privacy=none>;index=1.1.1;mp=1.1, "

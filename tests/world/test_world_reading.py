@@ -239,6 +239,13 @@ def test_without_libyaml_the_same_is_read(tmp_path: Path, monkeypatch: pytest.Mo
     assert read(file) == demo
 
 
+def test_without_libyaml_an_impossible_character_is_refused_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("callflow_service.world.reading._LOADER", yaml.SafeLoader)
+    assert mistake(tmp_path, r'dids: ["\UFFFFFFFF"]') == "world.yaml: this is not YAML."
+
+
 def test_a_deep_nest_is_refused_at_its_first_level(tmp_path: Path) -> None:
     nest = "[" * 100_000
     assert mistake(tmp_path, f"dids: {nest}").endswith("dids[0]: must be a mapping of keys to values.")

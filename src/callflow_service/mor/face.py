@@ -7,7 +7,6 @@ from typing import Final
 
 from fastapi import APIRouter, Request, Response
 
-from callflow_service.database import Database
 from callflow_service.domain.errors import (
     ActionUnknown,
     ApiDisabled,
@@ -69,9 +68,8 @@ PREFIXES: Final = ("/billing/api", "/api")
 
 @dataclass(frozen=True, slots=True)
 class MorFace:
-    """MOR's two calls, on the database and under the operator's rules."""
+    """MOR's two calls, under the operator's rules."""
 
-    database: Database
     call_flows: CallFlows
     allow_get: bool
     envelope: ErrorEnvelope
@@ -99,8 +97,7 @@ class MorFace:
         async def answer(parameters: Parameters) -> bytes:
             wanted = parameters.wanted_change()
             claim = parameters.update_claim(method_allowed=self._is_allowed(request))
-            async with self.database.session() as session:
-                return update_page(await self.call_flows.update(session, claim, wanted, sender_of(request)))
+            return update_page(await self.call_flows.update(claim, wanted, sender_of(request)))
 
         return await self._answer(request, "device_callflow_update", ERROR_TEXTS, answer)
 
@@ -109,8 +106,7 @@ class MorFace:
 
         async def answer(parameters: Parameters) -> bytes:
             claim = parameters.get_claim(method_allowed=self._is_allowed(request))
-            async with self.database.session() as session:
-                return get_page(await self.call_flows.get(session, claim, parameters.device_id))
+            return get_page(await self.call_flows.get(claim, parameters.device_id))
 
         return await self._answer(request, "device_callflow_get", GET_ERROR_TEXTS, answer)
 
@@ -130,6 +126,7 @@ class MorFace:
         try:
             body = await read_body(request, MAX_BODY)
             if body is None:
+                log["outcome"] = FAILED_TRANSPORT[413]
                 return self.failed_transport(413)
             parameters = read_parameters(request.scope["query_string"], request.headers.get("content-type", ""), body)
             log["account"] = parameters.values.get("u", "")[:64]

@@ -11,7 +11,6 @@ from urllib.parse import parse_qsl
 from fastapi import APIRouter, Request, Response
 from starlette.requests import ClientDisconnect
 
-from callflow_service.database import Database
 from callflow_service.domain.dialing import DialPlan
 from callflow_service.domain.errors import StorageUnavailable
 from callflow_service.domain.routing import Decision
@@ -64,7 +63,6 @@ SWITCHES: Final[tuple[Switch, ...]] = (FreeSwitch(), Asterisk(), Kamailio(), Ope
 class SwitchFace:
     """Where the switches ask, under the operator's rules; `timeout_ms` runs from a question's start."""
 
-    database: Database
     users: SwitchUsers
     calls: Calls
     timeout_ms: int
@@ -121,8 +119,7 @@ class SwitchFace:
     ) -> Response:
         asked = switch.read(values)
         plan = DialPlan({**switch.templates, **user.dial}, user.domain)
-        async with self.database.session() as session:
-            decision = await self.calls.where_to(session, asked, user, plan)
+        decision = await self.calls.where_to(asked, user, plan)
         log |= {"outcome": decision.action.value, "flow_id": decision.flow_id, "explain": decision.explain}
         media_type, body = switch.write(decision, plan, asked, values)
         return Response(body, media_type=media_type)

@@ -5,14 +5,13 @@ from dataclasses import dataclass
 
 from callflow_service.domain.callerid import Caller, Privacy
 from callflow_service.domain.dialing import DialPlan
-from callflow_service.domain.routing import Decision, RouteAction
+from callflow_service.domain.routing import Decision
 from callflow_service.service import Asked
 from callflow_service.switch.answers import carry_on_answer, dial_string, shared_answer
 from callflow_service.switch.flat import URI_TEMPLATES, one_line
 from callflow_service.switch.questions import read_question
 
 _MEDIA_TYPE = "application/json"
-_DIALS = frozenset({RouteAction.RING, RouteAction.FORWARD, RouteAction.FAX})
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +31,9 @@ class Kamailio:
 
     def write(self, decision: Decision, plan: DialPlan, asked: Asked, values: Mapping[str, str]) -> tuple[str, bytes]:  # noqa: ARG002 - the faces' common shape
         """The answer, with its media type."""
-        routes = [_route(decision, plan, asked.caller)] if decision.action in _DIALS else []
-        return _document(routes, shared_answer(decision, plan, explain=asked.explain))
+        answer = shared_answer(decision, plan, explain=asked.explain)
+        routes = [_route(decision, plan, asked.caller)] if answer["dial"] else []
+        return _document(routes, answer)
 
     def carry_on(self, values: Mapping[str, str]) -> tuple[str, bytes]:
         """The answer where we have none."""
@@ -51,8 +51,10 @@ def _route(decision: Decision, plan: DialPlan, came: Caller) -> dict[str, object
     extra = [("Diversion", decision.diversion), ("History-Info", decision.history_info)]
     if lines := "".join(f"{name}: {value}\r\n" for name, value in extra if value):
         headers["extra"] = lines
-    timeout = (decision.ring_seconds or 0) * 1000
-    return {"uri": dial_string(decision, plan), "fr_inv_timer": timeout, "headers": headers}
+    route: dict[str, object] = {"uri": dial_string(decision, plan), "headers": headers}
+    if decision.ring_seconds:
+        route["fr_inv_timer"] = decision.ring_seconds * 1000
+    return route
 
 
 def _from(caller: Caller, domain: str) -> dict[str, str]:

@@ -1,6 +1,5 @@
 """Load a world file into the database, all of it or nothing."""
 
-import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -29,6 +28,13 @@ _ONE_AT_A_TIME: Final = "SELECT pg_try_advisory_xact_lock(7101301)"
 
 # SQLSTATE classes that speak of the server and not of the file: connection, login, database, resources, operator.
 _SERVER_TROUBLE: Final = ("08", "28", "3D", "53", "57", "58", "25006")
+
+# The checks found nothing in the way, so what is in the way now came in after them.
+_INTERFERENCE: Final = (
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.DeadlockDetectedError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,29 +78,27 @@ async def load_world(
     except OSError as error:
         raise WorldError(file, None, f"cannot be read: {error.strerror}.") from None
     with stream:
-        total = os.fstat(stream.fileno()).st_size
         async with _connect(url) as connection:
             transaction = connection.transaction()
             await transaction.start()
+            await connection.execute(_TRANSACTION)
+            if not await connection.fetchval(_ONE_AT_A_TIME):
+                raise WorldError(file, None, "another file is being loaded; try again when that is done.")
+            await stage(connection, WorldText(stream, file), file, progress=progress)
+            await check_staged(connection, file)
             try:
-                await connection.execute(_TRANSACTION)
-                if not await connection.fetchval(_ONE_AT_A_TIME):
-                    raise WorldError(file, None, "another file is being loaded; try again when that is done.")
-                await stage(
-                    connection,
-                    WorldText(stream, file),
-                    file,
-                    progress=progress and (lambda read: progress(read, total)),
-                )
-                await check_staged(connection, file)
-                counts = await count_changes(connection)
-                differences = await tell_differences(connection, counts) if dry_run else []
-                await apply_staged(connection)
-                warnings = await find_warnings(connection, demo=demo)
-            except (asyncpg.IntegrityConstraintViolationError, asyncpg.LockNotAvailableError) as error:
+                report = await _apply(connection, dry_run=dry_run, demo=demo)
+            except _INTERFERENCE as error:
                 raise WorldError(file, None, _interference(error)) from error
             await (transaction.rollback() if dry_run else transaction.commit())
-    return LoadReport(counts, warnings, differences)
+    return report
+
+
+async def _apply(connection: asyncpg.Connection, *, dry_run: bool, demo: bool) -> LoadReport:
+    counts = await count_changes(connection)
+    differences = await tell_differences(connection, counts) if dry_run else []
+    await apply_staged(connection)
+    return LoadReport(counts, await find_warnings(connection, demo=demo), differences)
 
 
 async def is_empty(url: SecretStr) -> bool:

@@ -1,6 +1,7 @@
 """The text of a world file, piece by piece, as the YAML parser can take it."""
 
 import codecs
+import os
 import re
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -24,10 +25,12 @@ class WorldText:
     JSON comes out as YAML 1.1 with its lines kept, so one parser reads both and knows the lines of both.
 
     Attributes:
-        bytes_read: How much of the file was read so far.
+        size: How many bytes the file has.
+        bytes_read: How many of them were read so far.
     """
 
     def __init__(self, stream: BinaryIO, file: Path) -> None:
+        self.size = os.fstat(stream.fileno()).st_size
         self.bytes_read = 0
         self._stream = stream
         self._file = file

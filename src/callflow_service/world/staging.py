@@ -17,7 +17,7 @@ from callflow_service.world.source import WorldText
 SHORT: Final = 16
 """Keys and switch passwords of fewer characters than this can be guessed."""
 
-_BATCH: Final = 5_000
+_BATCH: Final = 2_000
 
 # Beside what goes into the tables: where in the file it stands, for what is found wrong later. The views give the rows
 # as they will be, with owners resolved as they will be called after the load.
@@ -62,11 +62,11 @@ _ANALYZE: Final = "ANALYZE staged_account, staged_device, staged_did, staged_swi
 
 
 async def stage(
-    connection: Connection, text: WorldText, file: Path, *, progress: Callable[[int], None] | None = None
+    connection: Connection, text: WorldText, file: Path, *, progress: Callable[[int, int], None] | None = None
 ) -> None:
     """Read the whole file into temporary tables that live until the transaction ends.
 
-    `progress` is told how many bytes were read, after each batch.
+    `progress` is told after each batch how many bytes of how many were read.
 
     Raises:
         WorldError: The file, or an item by itself, is wrong.
@@ -77,7 +77,7 @@ async def stage(
         records = [_record(raw, item, stored) for raw, item in batch]
         await connection.copy_records_to_table(_STAGED[section], records=records)
         if progress:
-            progress(text.bytes_read)
+            progress(text.bytes_read, text.size)
     await connection.execute(_ANALYZE)
 
 

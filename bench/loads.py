@@ -1,0 +1,90 @@
+"""Put load on a program or on the database alone: wrk, the fixed rate, pgbench; each gives its numbers back."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+from callflow_service.repositories.callflows import _LOAD_FACTS, _SAVE
+from callflow_service.repositories.lookups import _FIND
+from pydantic import SecretStr
+
+from programs import Program
+from world import FIRST_DID, address
+
+CONNECTIONS: Final = 32
+"""How many connections send at once: enough for PostgreSQL to commit several updates by one write to disk."""
+
+_HERE: Final = Path(__file__).parent
+
+# The parameters of our statements, as pgbench draws them.
+_PGBENCH: Final = {
+    "update": (
+        (_LOAD_FACTS, {1: "'admin'", 2: ":device", 3: ":target", 4: "NULL", 5: "NULL"}),
+        (
+            _SAVE,
+            {1: ":device", 2: "'busy'", 3: "'forward'", 4: ":target", 5: "NULL", 6: "'device'", 7: "NULL", 8: "NULL"}
+            | {9: "1", 10: "'mor'", 11: "'127.0.0.1'", 12: "'0123456789abcdef'"},
+        ),
+    ),
+    "lookup": ((_FIND, {1: "ARRAY[:device * 2]", 2: "NULL", 3: "ARRAY['SIP', 'IAX2']"}),),
+}
+
+
+class Missing(Exception):
+    """A program that the benchmark needs is not installed; the text says which."""
+
+
+def wrk(program: Program, requests: Path, *, seconds: float) -> dict[str, float]:
+    """As many requests as go through, over all connections; requests a second among the numbers.
+
+    Raises:
+        RuntimeError: An answer failed.
+    """
+    command = (_found("wrk"), "-t1", f"-c{CONNECTIONS}", f"-d{seconds:g}s", "--timeout", "10s")
+    done = _output(*command, "-s", str(_HERE / "wrk.lua"), program.url, "--", str(requests))
+    numbers: dict[str, float] = json.loads(done.splitlines()[-1])
+    if numbers["failed"]:
+        raise RuntimeError(f"{numbers['failed']:g} of {numbers['requests']:g} requests failed")
+    return numbers | {"rate": numbers["requests"] / numbers["seconds"]}
+
+
+def at_rate(program: Program, requests: Path, *, rate: float, seconds: float) -> dict[str, float]:
+    """Requests at a fixed rate; percentiles of the time from when each was due to its answer, in ms."""
+    command = (sys.executable, str(_HERE / "open_loop.py"), program.url, str(requests), str(rate), str(seconds))
+    numbers: dict[str, float] = json.loads(_output(*command))
+    return numbers
+
+
+def pgbench(database: SecretStr, kind: str, script: Path, *, devices: int, seconds: int) -> float:
+    """How often a second PostgreSQL runs the statements of an update or a lookup when nothing else is in the way."""
+    statements = [_filled(statement, values) for statement, values in _PGBENCH[kind]]
+    drawn = f"\\set device random(0, {devices // 2 - 1}) * 2 + 1\n\\set target random(1, {devices})\n"
+    script.write_text(drawn + "".join(" ".join(statement.split()) + ";\n" for statement in statements))
+    command = (_found("pgbench"), "-n", "-M", "prepared", "-c", "10", "-j", "1", "-T", str(seconds), "-f", str(script))
+    done = _output(*command, address(database))
+    found = re.search(r"tps = ([0-9.]+) \(without", done)
+    if found is None:
+        raise RuntimeError("pgbench says no rate")
+    return float(found[1])
+
+
+def _filled(statement: str, values: dict[int, str]) -> str:
+    return re.sub(r"\$(\d+)", lambda parameter: values[int(parameter[1])], statement)
+
+
+def _found(program: str) -> str:
+    path = shutil.which(program)
+    if path is None:
+        raise Missing(f"{program} is not installed; Debian has it in the package of that name or in postgresql-contrib.")
+    return path
+
+
+def _output(*command: str) -> str:
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{command[0]} failed: {done.stderr.strip()}")
+    return done.stdout

@@ -1,0 +1,89 @@
+"""The requests of the benchmark: made and signed once, so that every program gets the same."""
+
+import base64
+import random
+from collections.abc import Iterator
+from hashlib import sha1
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlencode
+
+from callflow_service.domain.signature import UPDATE_ORDER
+
+from world import ADMIN_KEY, FIRST_DID, SWITCH
+
+UPDATE_PATH: Final = "/billing/api/device_callflow_update"
+LOOKUP_PATH: Final = "/switch/kamailio"
+
+_SEED: Final = 20_240_601
+_STATES: Final = ("before_call", "no_answer", "failed", "busy")
+
+
+def write_updates(file: Path, *, devices: int, count: int) -> None:
+    """Write signed updates of odd devices, all over the world and in all states; a line is path, nothing, form."""
+    chance = random.Random(_SEED)
+    with file.open("w") as lines:
+        for _ in range(count):
+            values = _update(chance, devices)
+            signed = "".join(values.get(name, "") for name in UPDATE_ORDER) + ADMIN_KEY
+            digest = sha1(signed.encode(), usedforsecurity=False).hexdigest()
+            lines.write(f"{UPDATE_PATH}\t\t{urlencode({'u': 'admin', **values, 'hash': digest})}\n")
+
+
+def write_lookups(file: Path, *, devices: int, count: int) -> None:
+    """Write questions of a switch about even devices; a line is path, Authorization, form."""
+    chance = random.Random(_SEED)
+    basic = base64.b64encode(":".join(SWITCH).encode()).decode()
+    with file.open("w") as lines:
+        for _ in range(count):
+            lines.write(f"{LOOKUP_PATH}\tBasic {basic}\t{urlencode(_question(chance, devices))}\n")
+
+
+def read(file: Path) -> Iterator[tuple[str, dict[str, str], bytes]]:
+    """The requests of a file: path, headers, body."""
+    for line in file.read_text().splitlines():
+        path, authorization, form = line.split("\t")
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        yield path, headers | ({"Authorization": authorization} if authorization else {}), form.encode()
+
+
+def _update(chance: random.Random, devices: int) -> dict[str, str]:
+    device = chance.randrange(1, devices, 2)
+    target, number = chance.randint(1, devices), f"+3706{chance.randrange(10**7):07}"
+    forward = {"device_id": str(device), "callflow_action": "forward", "state": chance.choice(_STATES)}
+    match chance.randrange(8):
+        case 0 | 1:
+            return forward | {"forward_to_device": str(target)}
+        case 2:
+            return forward | {"forward_to_device": str(target), "src_callerid": "true"}
+        case 3:
+            return forward | {"external_number": number, "custom": f"Front desk <{target}>"}
+        case 4:
+            return forward | {"external_number": number, "did_id": str(device)}
+        case 5:
+            fax = chance.randrange(5, devices, 10)
+            return forward | {"callflow_action": "fax_detect", "state": "before_call", "fax_device": str(fax)}
+        case 6:
+            return forward | {"callflow_action": "voicemail"}
+        case _:
+            return forward | {"callflow_action": "empty"}
+
+
+def _question(chance: random.Random, devices: int) -> dict[str, str]:
+    twelve = chance.randrange(0, devices - 11, 12)
+    call = {
+        "call_id": f"{chance.getrandbits(64):016x}-bench",
+        "caller_number": f"3705{chance.randrange(10**7):07}",
+        "caller_name": "Caller",
+    }
+    match chance.randrange(8):
+        case 0 | 1:
+            return call | {"device": str(twelve + 2)}
+        case 2:
+            return call | {"called": str(FIRST_DID + twelve + 1)}
+        case 3 | 4:
+            return call | {"device": str(twelve + 6)}
+        case 5:
+            return call | {"device": str(twelve + 4), "state": "no_answer"}
+        case _:
+            return call | {"device": str(twelve + 8)}

@@ -1,0 +1,150 @@
+"""What the shipped Kamailio configuration asks, read off the wire."""
+
+import asyncio
+import base64
+import json
+from dataclasses import dataclass, field
+
+import pytest
+import pytest_asyncio
+from telephones import ALICE, HERE, Leg, until
+
+pytestmark = pytest.mark.calls
+
+
+@dataclass
+class Listener:
+    """Takes questions and has no answer to any; while `is_open` is not set, not even that."""
+
+    is_open: asyncio.Event = field(default_factory=asyncio.Event)
+    url: str = ""
+    heads: list[bytes] = field(default_factory=list)
+    questions: list[dict[str, str]] = field(default_factory=list)
+
+    async def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(head.lower().partition(b"content-length:")[2].split()[0])
+        self.heads.append(head)
+        self.questions.append(json.loads(await reader.readexactly(length)))
+        await self.is_open.wait()
+        writer.write(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+
+@pytest_asyncio.fixture(scope="module")
+async def listener():
+    listening = Listener()
+    async with await asyncio.start_server(listening.take, HERE, 0) as server:
+        listening.url = f"http://{HERE}:{server.sockets[0].getsockname()[1]}"
+        yield listening
+
+
+@pytest_asyncio.fixture(scope="module")
+async def unanswered_telephony(start_telephony, listener):
+    return await start_telephony(listener.url)
+
+
+@pytest_asyncio.fixture
+async def telephony(unanswered_telephony, listener):
+    unanswered_telephony.far_end.forget()
+    listener.is_open.set()
+    listener.heads.clear()
+    listener.questions.clear()
+    return unanswered_telephony
+
+
+async def asked(telephony, listener: Listener, *headers: tuple[str, str], caller: str = ALICE) -> dict[str, str]:
+    """The question of a call to the reception, without the call's id, which is another one each time."""
+    call = await telephony.caller.place("reception", *headers, caller=caller)
+    assert await call.ends() == 200
+    await call.hang_up()
+    assert telephony.far_end.legs[-1].called == "reception"
+    (question,) = listener.questions
+    assert question.pop("call_id") == dict(call.headers)["Call-ID"]
+    return question
+
+
+async def test_a_question_comes_once_and_with_the_password(telephony, listener) -> None:
+    assert await asked(telephony, listener) == {
+        "state": "before_call",
+        "called": "reception",
+        "caller_number": "37061111111",
+        "caller_name": "Alice",
+    }
+    (head,) = listener.heads
+    lines = head.decode().split("\r\n")
+    assert lines[0] == "POST /switch/kamailio HTTP/1.1"
+    assert f"Authorization: Basic {base64.b64encode(b'kamailio:kamailio-secret').decode()}" in lines
+    assert "Content-Type: application/json" in lines
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        pytest.param("", None, id="no name"),
+        pytest.param("Alice ", "Alice", id="without quotes"),
+        pytest.param('"Žalia Įstaiga" ', "Žalia Įstaiga", id="letters of another script"),
+        pytest.param('"$ci $(ru) $avp(callflow_state) %s" ', "$ci $(ru) $avp(callflow_state) %s", id="variables"),
+        pytest.param('"\\", \\"called\\": \\"sales" ', '\\", \\"called\\": \\"sales', id="JSON"),
+        pytest.param('"Bj\udcf6rn" ', None, id="no UTF-8"),
+    ],
+)
+async def test_a_callers_name_arrives_as_it_is_whatever_stands_in_it(telephony, listener, name, told) -> None:
+    expected = {"state": "before_call", "called": "reception", "caller_number": "37061111111"}
+
+    question = await asked(telephony, listener, caller=f"{name}<sip:37061111111@sip.example.org>")
+
+    assert question == expected | ({} if told is None else {"caller_name": told})
+
+
+async def test_all_lines_of_the_headers_arrive_in_their_order(telephony, listener) -> None:
+    diversion = ("<sip:2@example.net>;reason=no-answer", '"A, B" <sip:1@example.net>, <sip:0@example.net>')
+    history = ("<sip:1@example.net>;index=1", "<sip:2@example.net;cause=486>;index=1.1")
+
+    question = await asked(
+        telephony,
+        listener,
+        *(("Diversion", line) for line in diversion),
+        *(("History-Info", line) for line in history),
+    )
+
+    assert [part.strip() for part in question["diversion"].split(",")] == [
+        part.strip() for part in ",".join(diversion).split(",")
+    ]
+    assert [part.strip() for part in question["history_info"].split(",")] == list(history)
+
+
+@pytest.mark.parametrize(
+    ("wish", "told"),
+    [("id", "full"), ("user", "full"), ("header;critical", "full"), ("session; id", "full"), ("none", None)],
+)
+async def test_a_wish_for_privacy_is_told(telephony, listener, wish, told) -> None:
+    question = await asked(telephony, listener, ("Privacy", wish))
+
+    assert question.get("privacy") == told
+
+
+async def test_without_an_answer_the_headers_stay_as_they_came(telephony, listener) -> None:
+    headers = [("Diversion", "<sip:2@example.net>"), ("History-Info", "<sip:2@example.net>;index=1"), ("Privacy", "id")]
+
+    await asked(telephony, listener, *headers)
+
+    assert telephony.far_end.legs == [
+        Leg("phone", "reception", ALICE, ("<sip:2@example.net>",), ("<sip:2@example.net>;index=1",), ("id",))
+    ]
+
+
+async def test_a_call_that_is_repeated_before_there_is_an_answer_is_asked_about_once(telephony, listener) -> None:
+    listener.is_open.clear()
+    call = await telephony.caller.place("reception")
+    await until(lambda: len(listener.questions) == 1, "The call was to be asked about")
+    telephony.caller.repeat(call)
+    # Whoever answers this has been through with the repeated call.
+    assert await telephony.caller.is_answered(within=0.8)
+    listener.is_open.set()
+
+    assert await call.ends() == 200
+    await call.hang_up()
+    assert [question["called"] for question in listener.questions] == ["reception"]
+    assert [leg.called for leg in telephony.far_end.legs] == ["reception"]
