@@ -11,6 +11,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -79,6 +80,8 @@ class EachRequest:
 
         try:
             await self._app(scope, receive, send_with_id)
+        except ClientDisconnect:
+            fields["outcome"] = "the client went away"
         except Exception:
             logging.getLogger(__name__).exception("defect", extra={"fields": {"request_id": request_id}})
             fields["outcome"] = "defect"
