@@ -1,6 +1,7 @@
 """Put load on a program or on the database alone: wrk, the fixed rate, pgbench; each gives its numbers back."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -30,7 +31,7 @@ _PGBENCH: Final = {
             | {9: "1", 10: "'mor'", 11: "'127.0.0.1'", 12: "'0123456789abcdef'"},
         ),
     ),
-    "lookup": ((_FIND, {1: "ARRAY[:device * 2]", 2: "NULL", 3: "ARRAY['SIP', 'IAX2']"}),),
+    "lookup": ((_FIND, {1: "ARRAY[:asked]", 2: "NULL", 3: "ARRAY['SIP', 'IAX2']"}),),
 }
 
 
@@ -62,10 +63,14 @@ def at_rate(program: Program, requests: Path, *, rate: float, seconds: float) ->
 def pgbench(database: SecretStr, kind: str, script: Path, *, devices: int, seconds: int) -> float:
     """How often a second PostgreSQL runs the statements of an update or a lookup when nothing else is in the way."""
     statements = [_filled(statement, values) for statement, values in _PGBENCH[kind]]
-    drawn = f"\\set device random(0, {devices // 2 - 1}) * 2 + 1\n\\set target random(1, {devices})\n"
+    drawn = (
+        f"\\set device random(0, {devices // 2 - 1}) * 2 + 1\n"
+        f"\\set target random(1, {devices})\n"
+        f"\\set asked random(0, {devices // 12 - 1}) * 12 + 2\n"
+    )
     script.write_text(drawn + "".join(" ".join(statement.split()) + ";\n" for statement in statements))
     command = (_found("pgbench"), "-n", "-M", "prepared", "-c", "10", "-j", "1", "-T", str(seconds), "-f", str(script))
-    done = _output(*command, address(database))
+    done = _output(*command, address(database), PGOPTIONS="-c plan_cache_mode=force_generic_plan")
     found = re.search(r"tps = ([0-9.]+) \(without", done)
     if found is None:
         raise RuntimeError("pgbench says no rate")
@@ -83,8 +88,8 @@ def _found(program: str) -> str:
     return path
 
 
-def _output(*command: str) -> str:
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
+def _output(*command: str, **environment: str) -> str:
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=os.environ | environment)
     if done.returncode:
         raise RuntimeError(f"{command[0]} failed: {done.stderr.strip()}")
     return done.stdout
