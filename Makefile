@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-proxy test-calls check format lock clean
+.PHONY: help install run test test-proxy test-calls bench bench-quick check format lock clean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,6 +41,16 @@ test-proxy: $(VENV)/developing ## Run the tests behind a real nginx (Debian: ngi
 
 test-calls: $(VENV)/developing ## Place real calls through a real Kamailio (Debian: see README)
 	$(BIN)/pytest -m calls
+
+$(VENV)/benching: $(VENV)/installed requirements/bench.lock
+	@$(PIP) --require-hashes -r requirements/bench.lock
+	@touch $@
+
+bench: $(VENV)/benching ## Measure against the limits of the stack, within a quarter of an hour (Debian: wrk)
+	@$(BIN)/python bench/run.py --out docs/performance
+
+bench-quick: $(VENV)/installed ## Measure updates and lookups in under a minute (Debian: wrk)
+	@$(BIN)/python bench/run.py --quick
 
 check: $(VENV)/developing ## Lint, types, import contracts, and whether the migrations match the tables
 	$(BIN)/ruff check .

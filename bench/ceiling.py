@@ -16,12 +16,13 @@ from urllib.parse import parse_qsl
 from xml.sax.saxutils import escape
 
 import asyncpg
-from callflow_service.repositories.callflows import _LOAD_FACTS, _SAVE
-from callflow_service.repositories.lookups import _FIND
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+
+from callflow_service.repositories.callflows import _LOAD_FACTS, _SAVE
+from callflow_service.repositories.lookups import _FIND
 
 _POOL_SIZE: Final = 10
 _TECHNOLOGIES: Final = ["SIP", "IAX2"]
@@ -32,7 +33,12 @@ _ORDER: Final = (
 )
 _STATE_FIRST: Final = ("device_id", "state", "callflow_action", *_ORDER[3:])
 _STATES: Final = {"before_call": "Before call", "no_answer": "No answer", "failed": "Failed", "busy": "Busy"}
-_REASONS: Final = {"before_call": "unconditional", "no_answer": "no-answer", "failed": "unavailable", "busy": "user-busy"}
+_REASONS: Final = {
+    "before_call": "unconditional",
+    "no_answer": "no-answer",
+    "failed": "unavailable",
+    "busy": "user-busy",
+}
 
 _PAGE: Final = """<?xml version="1.0" encoding="UTF-8"?>
 <page>
@@ -62,6 +68,10 @@ _connections: asyncio.LifoQueue[tuple[Any, Any, Any]] = asyncio.LifoQueue()
 _switch_users: dict[str, tuple[str, str]] = {}
 
 
+_Columns = tuple[int | None, str | None, str | None, int | None, str | None]
+_Shown = tuple[str, str, str, str]
+
+
 class Refused(Exception):
     """The request is answered with MOR's error of this text."""
 
@@ -88,41 +98,15 @@ async def _update(statements: tuple[Any, Any, Any], values: dict[str, str], requ
     )
     row = await load.fetchrow(values.get("u"), device_id, target_id, fax_id, did_id)
     _admit(row, values)
-    account, role = row[0], row[2]
-    if device_id is None or not _may_use(account, role, row, 9):
+    account, state, action = row[0], values.get("state", ""), values.get("callflow_action", "")
+    if not _may_use(row, 9):
         raise Refused("Device was not found")
-    state, action = values.get("state", ""), values.get("callflow_action", "")
     if state not in _STATES:
         raise Refused("Callflow state was not found")
-    target: int | None = None
-    number = kind = did = custom = None
-    shown = ("", "", "From Device", "")
-    if action == "forward":
-        if target_id is not None:
-            if not _may_use(account, role, row, 16):
-                raise Refused("Local device was not found")
-            target, data = target_id, f"{row[17]}/{row[18]}"
-        else:
-            number = data = values.get("external_number", "")
-            if not number.lstrip("+").isdigit():
-                raise Refused("External number was not found")
-        kind, did, custom, *said = _caller_id(values, did_id, row[31])
-        shown = ("Forward", data, *said)
-    elif action == "fax_detect" and state == "before_call":
-        if not _may_use(account, role, row, 23) or row[24] != "FAX":
-            raise Refused("FAX device was not found")
-        target = fax_id
-        shown = ("Fax detect", f"{row[24]}/{row[25]}", "From Device", "")
-    elif action == "voicemail":
-        shown = ("Voicemail", "", "From Device", "")
-    elif action != "empty":
-        raise Refused("Callflow action was not found")
+    flow, shown = _flow(row, values, state, action)
     if did_id is not None and row[32] != device_id:
         raise Refused("DID was not found")
-    await save.fetch(
-        *(device_id, state, action, target, number, kind, did, custom),
-        *(account, "mor", client, request_id),
-    )
+    await save.fetch(device_id, state, action, *flow, account, "mor", client, request_id)
     return _PAGE.format(
         user=_element("user", row[13]),
         device=_element("device", f"{row[10]}/{row[11]}"),
@@ -134,7 +118,41 @@ async def _update(statements: tuple[Any, Any, Any], values: dict[str, str], requ
     )
 
 
-def _admit(row: Any, values: dict[str, str]) -> None:  # noqa: ANN401 - asyncpg carries no types
+def _flow(row: Any, values: dict[str, str], state: str, action: str) -> tuple[_Columns, _Shown]:
+    """What is stored (target, number, caller ID's kind, DID, text), and what the page shows of it."""
+    if action == "forward" and values.get("forward_to_device"):
+        if not _may_use(row, 16):
+            raise Refused("Local device was not found")
+        caller_id, shown = _caller_id(row, values)
+        return (row[16], None, *caller_id), ("Forward", f"{row[17]}/{row[18]}", *shown)
+    if action == "forward":
+        number = values.get("external_number", "")
+        if not number.lstrip("+").isdigit():
+            raise Refused("External number was not found")
+        caller_id, shown = _caller_id(row, values)
+        return (None, number, *caller_id), ("Forward", number, *shown)
+    if action == "fax_detect" and state == "before_call":
+        if not _may_use(row, 23) or row[24] != "FAX":
+            raise Refused("FAX device was not found")
+        return (row[23], None, None, None, None), ("Fax detect", f"{row[24]}/{row[25]}", "From Device", "")
+    if action not in {"voicemail", "empty"}:
+        raise Refused("Callflow action was not found")
+    return (None,) * 5, ("Voicemail" if action == "voicemail" else "", "", "From Device", "")
+
+
+def _caller_id(row: Any, values: dict[str, str]) -> tuple[tuple[str, int | None, str | None], tuple[str, str]]:
+    if values.get("device_callerid") in {"true", "1"}:
+        return ("device", None, None), ("From Device", "")
+    if values.get("src_callerid") in {"true", "1"}:
+        return ("source", None, None), ("Same as comes", "")
+    if values.get("did_id"):
+        return ("did", row[30], None), ("From DID", row[31])
+    if custom := values.get("custom"):
+        return ("custom", None, custom), ("Custom", custom)
+    return ("device", None, None), ("From Device", "")
+
+
+def _admit(row: Any, values: dict[str, str]) -> None:
     account, _, role, blocked, enabled, addon, policy, key, _ = row[:9]
     if account is not None and not enabled:
         raise Refused("API Requests are disabled")
@@ -156,23 +174,12 @@ def _is_signed(values: dict[str, str], key: str) -> bool:
     return False
 
 
-def _may_use(account: int, role: str, row: Any, start: int) -> bool:  # noqa: ANN401 - asyncpg carries no types
-    owner, reseller = row[start + 3], row[start + 5]
+def _may_use(row: Any, start: int) -> bool:
+    """Whether the device whose columns start there is one of the caller's."""
+    account, role, owner, reseller = row[0], row[2], row[start + 3], row[start + 5]
     if row[start] is None:
         return False
-    return role == "admin" or account == owner or (role == "reseller" and account == reseller)
-
-
-def _caller_id(values: dict[str, str], did_id: int | None, did: str) -> tuple[str, int | None, str | None, str, str]:
-    if values.get("device_callerid") in {"true", "1"}:
-        return "device", None, None, "From Device", ""
-    if values.get("src_callerid") in {"true", "1"}:
-        return "source", None, None, "Same as comes", ""
-    if did_id is not None:
-        return "did", did_id, None, "From DID", did
-    if custom := values.get("custom"):
-        return "custom", None, custom, "Custom", custom
-    return "device", None, None, "From Device", ""
+    return bool(role == "admin" or account == owner or (role == "reseller" and account == reseller))
 
 
 def _element(name: str, text: str) -> str:
@@ -194,9 +201,7 @@ async def kamailio(request: Request) -> Response:
         rows = await connection[2].fetch([int(device)] if device else [], None if device else called, _TECHNOLOGIES)
     finally:
         _connections.put_nowait(connection)
-    return Response(
-        _decide(asked, rows, domain), headers={"x-request-id": request_id}, media_type="application/json"
-    )
+    return Response(_decide(asked, rows, domain), headers={"x-request-id": request_id}, media_type="application/json")
 
 
 def _decide(asked: dict[str, str], rows: list[Any], domain: str) -> str:

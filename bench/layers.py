@@ -1,12 +1,19 @@
-"""Where the time of one request goes: from a py-spy recording to microseconds by layer."""
+"""Where the processor time of one request goes, layer by layer: a sampling profiler beside wrk."""
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Final
 
+import loads
+from programs import Program
+
 LAYERS: Final = (
-    ("log line: logging, JSON", r"logging/__init__\.py|requests\.py:format|callflow_service/requests\.py\b.*format"),
+    ("log line: logging, JSON", r"logging/__init__|JsonLines"),
     ("SQLAlchemy: session", r"sqlalchemy/orm/|sqlalchemy/ext/asyncio/session|sqlmodel/"),
     ("SQLAlchemy: pool and connection", r"sqlalchemy/pool/|sqlalchemy/engine/base|sqlalchemy/ext/asyncio/engine"),
     ("SQLAlchemy: asyncpg dialect, greenlet", r"sqlalchemy/dialects/|sqlalchemy/connectors/|sqlalchemy/util/"),
@@ -23,6 +30,7 @@ LAYERS: Final = (
     ("repositories", r"callflow_service/repositories/"),
     ("service, database session", r"callflow_service/(service|database)"),
     ("request id, path", r"callflow_service/requests"),
+    ("the program itself", r"\((ceiling|usual)\.py|bench/(ceiling|usual)\.py"),
     ("FastAPI", r"fastapi/"),
     ("Starlette: routing, middleware", r"starlette/(routing|middleware|applications|_exception)"),
     ("Starlette: request, response", r"starlette/"),
@@ -32,11 +40,38 @@ LAYERS: Final = (
 """The layers and the files they are in. A sample counts for the innermost of its frames that is in one."""
 
 _OTHER: Final = "other"
+_SAMPLES_A_SECOND: Final = 250
 _PATTERNS: Final = tuple((layer, re.compile(pattern)) for layer, pattern in LAYERS)
 
 
-def shares(recording: Path) -> dict[str, float]:
-    """Which part of the samples of a raw recording fell into each layer, largest first."""
+def measure(program: Program, requests: Path, recording: Path, *, seconds: int) -> dict[str, float]:
+    """Microseconds of the worker's processor time for one request, by layer, the largest first.
+
+    A sample that was taken while the kernel copied to a socket counts for the layer that wrote to it.
+
+    Raises:
+        loads.Missing: py-spy is not installed.
+        RuntimeError: It may not look into another process, or a request failed.
+    """
+    spy = shutil.which("py-spy", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
+    if spy is None:
+        raise loads.Missing("py-spy is not installed.")
+    command = (spy, "record", "--pid", str(program.process.pid), "--rate", str(_SAMPLES_A_SECOND), "--format", "raw")
+    before = program.cpu_seconds
+    with subprocess.Popen(
+        (*command, "--duration", str(seconds), "--output", str(recording)),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    ) as recorder:
+        numbers = loads.wrk(program, requests, seconds=seconds)
+        spent = (program.cpu_seconds - before) / numbers["requests"] * 1e6
+        _, trouble = recorder.communicate()
+    if recorder.returncode:
+        raise RuntimeError(f"py-spy failed: {trouble.decode().strip()}")
+    return {layer: share * spent for layer, share in _shares(recording).items()}
+
+
+def _shares(recording: Path) -> dict[str, float]:
     samples: Counter[str] = Counter()
     for line in recording.read_text().splitlines():
         stack, _, count = line.rpartition(" ")

@@ -10,17 +10,18 @@ import json
 import sys
 import time
 from collections import deque
+from contextlib import suppress
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Final, cast
 from urllib.parse import urlsplit
 
+import traffic
 import uvloop
 
-import traffic
-
 _CONNECTIONS: Final = 64
-_LONGEST_SLEEP: Final = 0.001
+_AT_A_STRETCH: Final = 8
+_LAST_SECONDS: Final = 5
 
 
 class _Connection(asyncio.Protocol):
@@ -64,6 +65,8 @@ class _Load:
         self.failed = 0
         self._free: list[_Connection] = []
         self._waiting: deque[tuple[float, bytes]] = deque()
+        self._wanted = -1
+        self._complete = asyncio.Event()
 
     def due(self, at: float, request: bytes) -> None:
         if self._free:
@@ -74,6 +77,13 @@ class _Load:
     def answered(self, connection: _Connection, latency: float) -> None:
         self.latencies.append(latency)
         self.free(connection)
+        if len(self.latencies) == self._wanted:
+            self._complete.set()
+
+    async def all_answered(self, count: int) -> None:
+        self._wanted = count
+        if len(self.latencies) < count:
+            await self._complete.wait()
 
     def free(self, connection: _Connection) -> None:
         if self._waiting:
@@ -83,11 +93,13 @@ class _Load:
 
 
 async def _send(url: str, file: Path, rate: float, seconds: float) -> dict[str, float]:
-    host, port = urlsplit(url).hostname, urlsplit(url).port
+    address = urlsplit(url)
     load = _Load()
     connections = []
     for _ in range(_CONNECTIONS):
-        _, connection = await asyncio.get_running_loop().create_connection(lambda: _Connection(load), host, port)
+        _, connection = await asyncio.get_running_loop().create_connection(
+            lambda: _Connection(load), address.hostname or "", address.port or 80
+        )
         connections.append(connection)
         load.free(connection)
     count = int(rate * seconds)
@@ -95,17 +107,21 @@ async def _send(url: str, file: Path, rate: float, seconds: float) -> dict[str, 
     start = time.perf_counter()
     for number, request in enumerate(requests):
         at = start + number / rate
-        while (early := at - time.perf_counter()) > 0:
-            await asyncio.sleep(min(early, _LONGEST_SLEEP))
+        if (early := at - time.perf_counter()) > 0:
+            await asyncio.sleep(early)
+        elif number % _AT_A_STRETCH == 0:
+            # Late, but the answers must be read too.
+            await asyncio.sleep(0)
         load.due(at, request)
-    deadline = time.perf_counter() + 5
-    while len(load.latencies) < count and time.perf_counter() < deadline:
-        await asyncio.sleep(0.01)
+    with suppress(TimeoutError):
+        await asyncio.wait_for(load.all_answered(count), _LAST_SECONDS)
     for connection in connections:
         connection.close()
     times = sorted(load.latencies)
     failed = load.failed + count - len(times)
-    return {"failed": failed} | {f"p{part}_ms": times[len(times) * part // 100] * 1000 for part in (50, 90, 99)}
+    return {"requests": count, "failed": failed} | {
+        f"p{part}_ms": times[len(times) * part // 100] * 1000 for part in (50, 90, 99)
+    }
 
 
 def _written(path: str, headers: dict[str, str], body: bytes) -> bytes:

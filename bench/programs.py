@@ -65,9 +65,7 @@ def _started(command: tuple[str, ...], environment: dict[str, str], *, path: str
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
     started = time.perf_counter()
-    process = subprocess.Popen(
-        (*command, "--port", str(port)), env=os.environ | environment, stdout=subprocess.DEVNULL
-    )
+    process = subprocess.Popen((*command, "--port", str(port)), env=os.environ | environment, stdout=subprocess.DEVNULL)
     try:
         _wait_until_it_answers(url + path, process)
         yield Program(url, process, time.perf_counter() - started)

@@ -1,6 +1,7 @@
 """Check that the programs that are compared do the same: the same pages, and the same rows in the history."""
 
 import asyncio
+import json
 import urllib.request
 from collections.abc import Mapping
 from itertools import islice
@@ -8,10 +9,10 @@ from pathlib import Path
 from typing import Final
 
 import asyncpg
-from pydantic import SecretStr
-
 import traffic
 from programs import Program
+from pydantic import SecretStr
+
 from world import address
 
 _REQUESTS: Final = 100
@@ -42,9 +43,11 @@ def check(url: SecretStr, requests: Path, compared: Mapping[str, Program]) -> No
                 raise Different(f"{name}: {found!r} is not {wanted!r}")
 
 
-def _answer(url: str, headers: dict[str, str], body: bytes) -> tuple[int, str, bytes]:
+def _answer(url: str, headers: dict[str, str], body: bytes) -> tuple[int, str, object]:
     with urllib.request.urlopen(urllib.request.Request(url, body, headers)) as response:
-        return response.status, response.headers["Content-Type"], response.read()
+        media_type, page = response.headers["Content-Type"], response.read()
+        # The order of names means nothing in JSON.
+        return response.status, media_type, json.loads(page) if media_type == "application/json" else page
 
 
 async def _history(url: SecretStr) -> list[tuple[object, ...]]:

@@ -9,7 +9,6 @@ from typing import Final
 from urllib.parse import urlencode
 
 from callflow_service.domain.signature import UPDATE_ORDER
-
 from world import ADMIN_KEY, FIRST_DID, SWITCH
 
 UPDATE_PATH: Final = "/billing/api/device_callflow_update"
@@ -51,22 +50,18 @@ def _update(chance: random.Random, devices: int) -> dict[str, str]:
     device = chance.randrange(1, devices, 2)
     target, number = chance.randint(1, devices), f"+3706{chance.randrange(10**7):07}"
     forward = {"device_id": str(device), "callflow_action": "forward", "state": chance.choice(_STATES)}
-    match chance.randrange(8):
-        case 0 | 1:
-            return forward | {"forward_to_device": str(target)}
-        case 2:
-            return forward | {"forward_to_device": str(target), "src_callerid": "true"}
-        case 3:
-            return forward | {"external_number": number, "custom": f"Front desk <{target}>"}
-        case 4:
-            return forward | {"external_number": number, "did_id": str(device)}
-        case 5:
-            fax = chance.randrange(5, devices, 10)
-            return forward | {"callflow_action": "fax_detect", "state": "before_call", "fax_device": str(fax)}
-        case 6:
-            return forward | {"callflow_action": "voicemail"}
-        case _:
-            return forward | {"callflow_action": "empty"}
+    fax = chance.randrange(5, devices, 10)
+    changes: tuple[dict[str, str], ...] = (
+        {"forward_to_device": str(target)},
+        {"forward_to_device": str(target)},
+        {"forward_to_device": str(target), "src_callerid": "true"},
+        {"external_number": number, "custom": f"Front desk <{target}>"},
+        {"external_number": number, "did_id": str(device)},
+        {"callflow_action": "fax_detect", "state": "before_call", "fax_device": str(fax)},
+        {"callflow_action": "voicemail"},
+        {"callflow_action": "empty"},
+    )
+    return forward | chance.choice(changes)
 
 
 def _question(chance: random.Random, devices: int) -> dict[str, str]:
@@ -76,14 +71,14 @@ def _question(chance: random.Random, devices: int) -> dict[str, str]:
         "caller_number": f"3705{chance.randrange(10**7):07}",
         "caller_name": "Caller",
     }
-    match chance.randrange(8):
-        case 0 | 1:
-            return call | {"device": str(twelve + 2)}
-        case 2:
-            return call | {"called": str(FIRST_DID + twelve + 1)}
-        case 3 | 4:
-            return call | {"device": str(twelve + 6)}
-        case 5:
-            return call | {"device": str(twelve + 4), "state": "no_answer"}
-        case _:
-            return call | {"device": str(twelve + 8)}
+    asked: tuple[dict[str, str], ...] = (
+        {"device": str(twelve + 2)},
+        {"device": str(twelve + 2)},
+        {"called": str(FIRST_DID + twelve + 1)},
+        {"device": str(twelve + 6)},
+        {"device": str(twelve + 6)},
+        {"device": str(twelve + 4), "state": "no_answer"},
+        {"device": str(twelve + 8)},
+        {"device": str(twelve + 8)},
+    )
+    return call | chance.choice(asked)

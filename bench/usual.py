@@ -4,25 +4,25 @@ import hmac
 import os
 from collections.abc import AsyncIterator
 from hashlib import sha1
+from ipaddress import ip_address
 from typing import Annotated, Final
 from uuid import uuid4
 
 import xmltodict
-from callflow_service.settings import driver_url
-from callflow_service.tables import AccountRow, CallFlowHistoryRow, CallFlowRow, DeviceRow, DidRow
 from fastapi import Depends, FastAPI, Form, Request, Response
 from pydantic import BaseModel, SecretStr
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from callflow_service.settings import driver_url
+from callflow_service.tables import AccountRow, CallFlowHistoryRow, CallFlowRow, DeviceRow, DidRow
+
 _STATES: Final = {"before_call": "Before call", "no_answer": "No answer", "failed": "Failed", "busy": "Busy"}
 _ACTIONS: Final = {"forward": "Forward", "fax_detect": "Fax detect", "voicemail": "Voicemail", "empty": None}
 _KINDS: Final = {"source": "Same as comes", "did": "From DID", "custom": "Custom"}
 
-_engine = create_async_engine(
-    driver_url(SecretStr(os.environ["BENCH_DATABASE_URL"])), pool_size=10, max_overflow=0
-)
+_engine = create_async_engine(driver_url(SecretStr(os.environ["BENCH_DATABASE_URL"])), pool_size=10, max_overflow=0)
 _sessions = async_sessionmaker(_engine, class_=AsyncSession, expire_on_commit=False)
 app = FastAPI()
 
@@ -67,7 +67,7 @@ async def update(
     """`device_callflow_update`."""
     account = await _caller(session, form)
     device = await session.get(DeviceRow, form.device_id)
-    owner = device and await session.get(AccountRow, device.owner_id)
+    owner = await session.get(AccountRow, device.owner_id) if device else None
     if device is None or owner is None or not _may_use(account, owner):
         raise Refused("Device was not found")
     if form.state not in _STATES:
@@ -86,7 +86,7 @@ async def update(
         )
     ).one_or_none()
     before = flow.model_dump() if flow else None
-    flow = flow or CallFlowRow(device_id=device.id, state=form.state, priority=1)
+    flow = flow or CallFlowRow(device_id=device.id, state=form.state, priority=1)  # type: ignore[call-arg]
     flow.action = form.callflow_action
     flow.target_device_id = target.id if target else None
     flow.target_number = flow.caller_id = flow.caller_id_text = flow.caller_id_did_id = None
@@ -97,10 +97,10 @@ async def update(
         flow.caller_id_text = form.custom if flow.caller_id == "custom" else None
     session.add(flow)
     session.add(
-        CallFlowHistoryRow(
+        CallFlowHistoryRow(  # type: ignore[call-arg]
             account_id=account.id,
             face="mor",
-            address=request.client.host if request.client else None,
+            address=ip_address(request.client.host) if request.client else None,
             request_id=uuid4().hex,
             device_id=device.id,
             state=form.state,
@@ -154,7 +154,7 @@ async def _target(session: AsyncSession, account: AccountRow, form: Update) -> D
     if wanted is None:
         return None
     target = await session.get(DeviceRow, wanted)
-    owner = target and await session.get(AccountRow, target.owner_id)
+    owner = await session.get(AccountRow, target.owner_id) if target else None
     if target is None or owner is None or not _may_use(account, owner):
         raise Refused(missing)
     return target

@@ -3,9 +3,10 @@
 from typing import Final
 
 import asyncpg
+from pydantic import SecretStr
+
 from callflow_service.settings import driver_url
 from callflow_service.switch_passwords import hash_switch_password
-from pydantic import SecretStr
 
 ADMIN_KEY: Final = "benchmark-admin-secret"
 """The API secret key that every update is signed with."""
@@ -34,10 +35,11 @@ SELECT n, CASE n % 10 WHEN 5 THEN 'FAX' WHEN 7 THEN 'IAX2' ELSE 'SIP' END, (1000
 FROM generate_series(1, $1::bigint) AS n"""
 
 _DIDS: Final = """
-INSERT INTO did (id, number, device_id) SELECT n, ($2::bigint + n - 1)::text, n FROM generate_series(1, $1::bigint) AS n"""
+INSERT INTO did (id, number, device_id)
+SELECT n, ($2::bigint + n - 1)::text, n FROM generate_series(1, $1::bigint) AS n"""
 
-# Of even devices, which no update touches, so that the same question has the same answer whatever ran before it:
-# of each twelve the 2nd forwards to the 8th, the 6th to an outside number, and the 4th's unanswered calls go to voicemail.
+# Of even devices, which no update touches, so that the same question has the same answer whatever ran before it. Of
+# each twelve the 2nd forwards to the 8th, the 6th to an outside number, and the 4th's unanswered calls go to voicemail.
 _FLOWS: Final = """
 INSERT INTO callflow (device_id, state, priority, action, target_device_id, target_number, caller_id)
 SELECT n + 2, 'before_call', 1, 'forward', n + 8, NULL, 'device' FROM generate_series(0, $1::bigint - 12, 12) AS n

@@ -20,11 +20,15 @@ class OwnDemo:
     database: asyncpg.Connection
 
 
+async def connect(url: SecretStr) -> asyncpg.Connection:
+    return await asyncpg.connect(driver_url(url).set(drivername="postgresql").render_as_string(hide_password=False))
+
+
 @asynccontextmanager
 async def open_own_demo(create_database: Callable[..., SecretStr], migrated_url: SecretStr) -> AsyncIterator[OwnDemo]:
     url = await asyncio.to_thread(create_database, migrated_url)
     await load_world(url, DEMO_FILE, demo=True)
-    database = await asyncpg.connect(driver_url(url).set(drivername="postgresql").render_as_string(hide_password=False))
+    database = await connect(url)
     try:
         yield OwnDemo(url, database)
     finally:

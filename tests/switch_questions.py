@@ -3,16 +3,17 @@
 import json
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qsl
 
 import asyncpg
 import httpx
+from pydantic import SecretStr
+
 from callflow_service.settings import driver_url
 from callflow_service.switch_passwords import hash_switch_password
-from pydantic import SecretStr
 
 NAMES = (
     "action",
@@ -73,6 +74,7 @@ KNOWN_APPLICATIONS = {
 }
 
 Actions = list[tuple[str, str]]
+StartService = Callable[..., Awaitable[httpx.AsyncClient]]
 
 
 def answered(action: str, **values: str) -> dict[str, str]:
@@ -123,7 +125,7 @@ async def ask_freeswitch(
 
 
 def freeswitch_request(destination: str, **changes: str) -> dict[str, str]:
-    """The real request, to another destination, of Alice's call c1 that nobody diverted; `_` in names stands for `-`."""
+    """The real request, to another destination, of Alice's call c1 that nobody diverted."""
     request = FREESWITCH_REQUEST | {
         "Hunt-Destination-Number": destination,
         "Caller-Destination-Number": destination,
@@ -141,7 +143,7 @@ def read_dialplan(body: bytes, *, context: str) -> Actions | None:
     assert declaration.endswith(b"?>"), "and has a line of its own"
     assert newline
     assert b"<?" not in rest
-    document = ET.fromstring(body)
+    document = ET.fromstring(body)  # noqa: S314 - our own answer
     assert (document.tag, document.attrib) == ("document", {"type": "freeswitch/xml"})
     (section,) = document
     if section.attrib == {"name": "result"}:
@@ -236,10 +238,6 @@ class Flows:
         await self.set(device, state, "forward", target=target, number=number, caller_id=caller_id, did=did, text=text)
 
 
-def without(answer: Mapping[str, str], *names: str) -> dict[str, str]:
-    return {name: value for name, value in answer.items() if name not in names}
-
-
 async def connect(url: SecretStr) -> asyncpg.Connection:
     return await asyncpg.connect(driver_url(url).set(drivername="postgresql").render_as_string(hide_password=False))
 
@@ -247,7 +245,7 @@ async def connect(url: SecretStr) -> asyncpg.Connection:
 async def add_switch(
     connection: asyncpg.Connection,
     username: str,
-    password: str = "switch-secret",
+    password: str = SWITCH[1],
     *,
     trust_headers: bool = True,
     dial: str = "{}",

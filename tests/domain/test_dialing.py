@@ -3,9 +3,10 @@
 import re
 
 import pytest
-from callflow_service.domain.dialing import DialPlan, is_safe_name
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from callflow_service.domain.dialing import DialPlan, is_safe_name
 
 PLAN = DialPlan(
     {
@@ -75,4 +76,6 @@ def test_a_technology_that_would_mean_more_is_not_dialled(technology: str) -> No
 @given(technology=st.text(max_size=20), name=st.text(max_size=80))
 def test_whatever_a_device_is_called_nothing_but_a_safe_name_is_dialled(technology: str, name: str) -> None:
     dialled = PLAN.device(technology, name)
-    assert re.fullmatch(r"|PJSIP/[\w.+*#-]{1,64}|([A-Za-z0-9]{1,16}/|sip:uri\.)[\w.+*#%-]+@pbx\.example", dialled, re.A)
+    assert re.fullmatch(
+        r"|PJSIP/[\w.+*#-]{1,64}|([A-Za-z0-9]{1,16}/|sip:uri\.)[\w.+*#%-]+@pbx\.example", dialled, re.ASCII
+    )

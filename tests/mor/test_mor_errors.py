@@ -102,9 +102,8 @@ async def services(start_service: StartService, with_passwords: OwnDemo) -> dict
 
 async def provoke(services: dict[bool, httpx.AsyncClient], call: str, wrong: Wrong) -> Answer:
     good = GOOD if call == UPDATE else {"u": "admin", "device_id": "4"}
-    values = signed(
-        with_changes({**good, "p": "right"}, wrong.sent), "another key" if wrong.badly_signed else ADMIN_KEY
-    )
+    key = "another key" if wrong.badly_signed else ADMIN_KEY
+    values = signed(with_changes({**good, "p": "right"}, wrong.sent), key)
     service = services[wrong.api_off]
     return answer(await (service.get(call, params=values) if wrong.by_get else service.post(call, data=values)))
 
@@ -225,9 +224,7 @@ UNREADABLE = [
     pytest.param(JSON, b"[1]", "Request body is not a JSON object", id="a JSON list"),
     pytest.param(JSON, b"[{}]", "Request body is not a JSON object", id="a JSON list of an object"),
     pytest.param(MULTIPART, b"u=admin", NOT_MULTIPART, id="a form as multipart"),
-    pytest.param(
-        MULTIPART, b'--b\r\nContent-Disposition: form-data; name="u"\r\n\r\nadmin', NOT_MULTIPART, id="cut short"
-    ),
+    pytest.param(MULTIPART, b"--b\r\nContent-Disposition: form-data; name=u\r\n\r\nx", NOT_MULTIPART, id="cut short"),
     pytest.param("multipart/form-data", b"--b--\r\n", NOT_MULTIPART, id="multipart without a boundary"),
 ]
 
@@ -289,16 +286,10 @@ async def test_a_failed_transport_is_told_in_the_envelope_of_the_setting(
         response = await without_database.post(call, data=values)
         assert answer(response) == told("Service is temporarily unavailable", 503)
         assert response.headers["retry-after"] == "2"
-        assert (
-            answer(await enveloped.post(call, data={**values, "u": "nobody"}))
-            == told((ERRORS if name == "device_callflow_update" else GET_ERRORS)[3], 200)
-            or name == "device_callflow_get"
-        )
         caplog.clear()
         assert answer(await enveloped.post(call, data=values)) == told("Internal error", 500)
-        assert [record.name for record in caplog.records if record.levelname == "ERROR"] == [
-            "callflow_service.requests"
-        ]
+        errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+        assert errors == ["defect"]
     for other in ("device_callflow_delete", "user_details_get", "x/y", ""):
         assert answer(await enveloped.post(f"{prefix}/{other}")) == told("There is no such call", 404)
     assert answer(await enveloped.get(prefix)) == told("There is no such call", 404)

@@ -33,10 +33,13 @@ MULTIPART = "multipart/form-data; boundary=b"
 
 
 def multipart(values: Mapping[str, str]) -> bytes:
-    parts = (
-        f'--b\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n' for name, value in values.items()
-    )
+    header = "--b\r\nContent-Disposition: form-data; name="
+    parts = (f'{header}"{name}"\r\n\r\n{value}\r\n' for name, value in values.items())
     return "".join([*parts, "--b--\r\n"]).encode()
+
+
+def escaped(text: str) -> str:
+    return "".join(f"%{byte:02x}" for byte in text.encode())
 
 
 ENCODED = {
@@ -54,9 +57,7 @@ ENCODED = {
     "form escaped throughout": lambda values: (
         "",
         FORM,
-        "&".join(
-            f"%{name.encode()[0]:02x}{name[1:]}={quote(value, safe='')}" for name, value in values.items()
-        ).encode(),
+        "&".join(f"{escaped(name)}={escaped(value)}" for name, value in values.items()).encode(),
     ),
     "multipart": lambda values: ("", MULTIPART, multipart(values)),
     "JSON": lambda values: ("", JSON, json.dumps(values).encode()),

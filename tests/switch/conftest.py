@@ -1,19 +1,17 @@
 """The demo's world and more, for the switch faces: more devices, and switches that dial in other ways."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import asyncpg
 import httpx
 import pytest
 import pytest_asyncio
-from callflow_service.world.loading import DEMO_FILE, load_world
 from pydantic import SecretStr
 
-from switch_questions import Flows, add_switch, connect
-
-StartService = Callable[..., Awaitable[httpx.AsyncClient]]
+from callflow_service.world.loading import DEMO_FILE, load_world
+from switch_questions import Flows, StartService, add_switch, connect
 
 NO_HURRY = 20_000
 """A time limit, in milliseconds, that even a busy machine keeps; the limit itself is tested apart."""
@@ -52,7 +50,7 @@ async def _fill(url: SecretStr) -> None:
 
 
 @pytest_asyncio.fixture(scope="session")
-async def start_switch_service(start_service: StartService, switch_url: SecretStr) -> Callable[..., Any]:
+async def start_switch_service(start_service: StartService, switch_url: SecretStr) -> StartService:
     """Serve the switch faces' world with the settings given."""
 
     async def start(**settings: Any) -> httpx.AsyncClient:

@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from switch_questions import FLAT_FACES, NONE, Flows, answered, ask, ask_freeswitch, variables
+from switch_questions import FLAT_FACES, NONE, Flows, StartService, answered, ask, ask_freeswitch, variables
 
 FRONT_DESK = answered("ring", dial="sip:iax2-1002@127.0.0.1", ring_seconds="60", device="4", path="4_c1")
 """Device 4 rings, since something is set for when it is busy."""
@@ -102,7 +102,7 @@ async def test_technologies_that_are_not_listed_come_in_the_order_of_their_names
     )
 
 
-async def test_the_operator_says_which_technology_wins(start_switch_service, flows: Flows) -> None:
+async def test_the_operator_says_which_technology_wins(start_switch_service: StartService, flows: Flows) -> None:
     service = await start_switch_service(technologies="ZAP,IAX2")
     for device in (5, 100, 520, 521):
         await flows.set(device, "busy", "voicemail")

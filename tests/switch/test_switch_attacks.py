@@ -110,7 +110,9 @@ READ = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     database=None,
 )
-TOKENS = st.sampled_from(("${", "}", "\\", "`", '"', "'", "<", ">", "&", ",", ";", "\r\n", "\n", "[", "]", "|", "%0d%0a"))
+TOKENS = st.sampled_from(
+    ("${", "}", "\\", "`", '"', "'", "<", ">", "&", ",", ";", "\r\n", "\n", "[", "]", "|", "%0d%0a")
+)
 HOSTILE = st.one_of(
     st.sampled_from(ATTACKS),
     st.lists(st.one_of(TOKENS, st.text(max_size=6), st.from_regex(r"\A[0-9+*#]{1,9}\Z")), max_size=12).map("".join),
@@ -193,25 +195,24 @@ async def ask_all(
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-async def test_a_hostile_custom_caller_id_reaches_no_switch(service, flows: Flows, attack: str) -> None:
+async def test_a_hostile_custom_caller_id_reaches_no_switch(
+    service: httpx.AsyncClient, flows: Flows, attack: str
+) -> None:
     await flows.forward(500, to="37069999999", caller_id="custom", text=attack[:255])
     answers = await ask_all(service, "5000")
     assert {flat(face, answers[face])["action"] for face in FLAT_FACES} == {"forward"}
     assert "bridge" in dict(read_dialplan(answers["freeswitch"].content, context="public"))
-    await flows.forward(500, to=501, caller_id="custom", text=attack[:255])
-    await ask_all(service, "5000")
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-async def test_a_hostile_device_reaches_no_switch(service, flows: Flows, attack: str) -> None:
+async def test_a_hostile_device_reaches_no_switch(service: httpx.AsyncClient, flows: Flows, attack: str) -> None:
     rename = "UPDATE device SET name = $1, caller_name = $1, caller_number = $1, technology = $2 WHERE id = 511"
     await flows.connection.execute(rename, attack, attack)
     try:
-        for to in ("37069999999", 500):
-            await flows.forward(511, to=to, caller_id="device")
-            await flows.forward(501, to=511)
-            answers = await ask_all(service, "5001")
-            assert {flat(face, answers[face])["payer_device"] for face in FLAT_FACES} == {"511"}
+        await flows.forward(501, to=511)
+        await flows.forward(511, to="37069999999", caller_id="device")
+        answers = await ask_all(service, "5001")
+        assert {flat(face, answers[face])["payer_device"] for face in FLAT_FACES} == {"511"}
         await flows.set(511, "before_call", "voicemail")
         await ask_all(service, "5001")
         await flows.set(511, "before_call", "fax_detect", target=2)
@@ -224,7 +225,7 @@ async def test_a_hostile_device_reaches_no_switch(service, flows: Flows, attack:
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-async def test_a_hostile_question_gets_a_harmless_answer(service, flows: Flows, attack: str) -> None:
+async def test_a_hostile_question_gets_a_harmless_answer(service: httpx.AsyncClient, flows: Flows, attack: str) -> None:
     await flows.forward(500, to=501)
     names = ("caller_number", "caller_name", "privacy", "call_id", "diversion", "history_info", "path")
     answers = await ask_all(service, "5000", FLAT_FACES, **dict.fromkeys(names, attack))
@@ -255,7 +256,7 @@ ROUTED_BY = ("Hunt-Destination-Number", "variable_callflow_path")
 @pytest.mark.parametrize("attack", ATTACKS)
 @pytest.mark.parametrize("destination", ["5000", "callflow-next"])
 async def test_a_hostile_channel_gets_a_harmless_dialplan(
-    service, flows: Flows, destination: str, attack: str
+    service: httpx.AsyncClient, flows: Flows, destination: str, attack: str
 ) -> None:
     await flows.forward(500, to=501)
     await flows.forward(500, "failed", to=501)
@@ -274,7 +275,7 @@ async def test_a_hostile_channel_gets_a_harmless_dialplan(
 @READ
 @given(custom=STORED, name=STORED.filter(bool), number=STORED, caller=HOSTILE, header=HOSTILE)
 async def test_whatever_is_stored_and_asked_nothing_but_what_is_meant_comes_out(
-    service, flows: Flows, custom: str, name: str, number: str, caller: str, header: str
+    service: httpx.AsyncClient, flows: Flows, *, custom: str, name: str, number: str, caller: str, header: str
 ) -> None:
     await flows.connection.execute(
         "UPDATE device SET name = $1, caller_name = $2, caller_number = $3 WHERE id = 510", name, custom, number
@@ -305,7 +306,7 @@ async def test_whatever_is_stored_and_asked_nothing_but_what_is_meant_comes_out(
 @READ
 @given(values=st.dictionaries(st.sampled_from(FREESWITCH_WORDS), HOSTILE), next_one=st.booleans())
 async def test_whatever_a_channel_says_nothing_but_what_is_meant_comes_out(
-    service, flows: Flows, values: dict[str, str], *, next_one: bool
+    service: httpx.AsyncClient, flows: Flows, values: dict[str, str], *, next_one: bool
 ) -> None:
     await flows.forward(500, "failed", to=501, caller_id="custom", text="Acme")
     request = freeswitch_request("callflow-next" if next_one else "5000", variable_callflow_path="500_c1")

@@ -1,5 +1,6 @@
 """What a leg shows: caller IDs of every kind, privacy, and the addresses of those who diverted."""
 
+import httpx
 import pytest
 
 from switch_questions import FLAT_FACES, Flows, answered, ask, ask_freeswitch, variables
@@ -29,14 +30,14 @@ KINDS = {
 
 @pytest.mark.parametrize("face", FLAT_FACES)
 @pytest.mark.parametrize("kind", KINDS)
-async def test_every_kind_of_caller_id(service, flows: Flows, face: str, kind: str) -> None:
+async def test_every_kind_of_caller_id(service: httpx.AsyncClient, flows: Flows, face: str, kind: str) -> None:
     choice, expected = KINDS[kind]
     await flows.forward(4, to="37069999999", **choice)
     assert shown(await ask(service, face, device="4", **PRIVATE)) == expected
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_every_kind_of_caller_id_in_freeswitch(service, flows: Flows, kind: str) -> None:
+async def test_every_kind_of_caller_id_in_freeswitch(service: httpx.AsyncClient, flows: Flows, kind: str) -> None:
     choice, (number, name, privacy) = KINDS[kind]
     await flows.forward(500, to="37069999999", **(choice | ({"did": 10} if "did" in choice else {})))
     hidden = {"Caller-Privacy-Hide-Number": "true", "Caller-Privacy-Hide-Name": "true"}
@@ -60,22 +61,26 @@ async def test_every_kind_of_caller_id_in_freeswitch(service, flows: Flows, kind
     assert ("privacy", {"off": "no"}.get(expected[2], expected[2])) in actions
 
 
-async def test_a_device_without_a_caller_id_shows_the_caller_as_he_comes(service, flows: Flows) -> None:
+async def test_a_device_without_a_caller_id_shows_the_caller_as_he_comes(
+    service: httpx.AsyncClient, flows: Flows
+) -> None:
     await flows.forward(500, to=501, caller_id="device")
     assert shown(await ask(service, device="500", **PRIVATE)) == ("37061111111", "Alice", "full")
 
 
-async def test_a_device_with_a_name_alone_shows_it_with_the_number_as_it_comes(service, flows: Flows) -> None:
+async def test_a_device_with_a_name_alone_shows_it_with_the_number_as_it_comes(
+    service: httpx.AsyncClient, flows: Flows
+) -> None:
     await flows.forward(530, to=501, caller_id="device")
     assert shown(await ask(service, device="530", **PRIVATE)) == ("37061111111", "Only a name", "full")
 
 
-async def test_a_device_with_a_number_alone_shows_no_name(service, flows: Flows) -> None:
+async def test_a_device_with_a_number_alone_shows_no_name(service: httpx.AsyncClient, flows: Flows) -> None:
     await flows.forward(100, to=501, caller_id="device")
     assert shown(await ask(service, device="100", **PRIVATE)) == ("101", "", "off")
 
 
-async def test_caller_ids_fold_from_the_first_diversion_on(service, flows: Flows) -> None:
+async def test_caller_ids_fold_from_the_first_diversion_on(service: httpx.AsyncClient, flows: Flows) -> None:
     await flows.forward(4, to=500, caller_id="custom", text='"First" 111')
     await flows.forward(500, "busy", to=5, caller_id="source")
     await flows.forward(5, to=501, caller_id="custom", text="Only a name")
@@ -86,14 +91,14 @@ async def test_caller_ids_fold_from_the_first_diversion_on(service, flows: Flows
     assert shown(await ask(service, path=first["path"], state="busy")) == ("111", "First", "off")
 
 
-async def test_a_leg_after_the_first_shows_what_the_flows_say_now(service, flows: Flows) -> None:
+async def test_a_leg_after_the_first_shows_what_the_flows_say_now(service: httpx.AsyncClient, flows: Flows) -> None:
     await flows.forward(4, to=500, caller_id="custom", text="111")
     await flows.forward(500, "busy", to=501, caller_id="source")
     await flows.set(4, "before_call", "empty")
     assert shown(await ask(service, path="4u.500_c1", state="busy")) == ("37061111111", "Alice", "off")
 
 
-async def test_towards_a_device_the_diverter_is_told_by_its_name(service, flows: Flows) -> None:
+async def test_towards_a_device_the_diverter_is_told_by_its_name(service: httpx.AsyncClient, flows: Flows) -> None:
     await flows.forward(4, to=500)
     assert (await ask(service, device="4"))["diversion"].startswith("<sip:1002@127.0.0.1>")
 
@@ -103,7 +108,7 @@ async def test_towards_a_device_the_diverter_is_told_by_its_name(service, flows:
     [(4, "37052000001"), (500, "+37052000010"), (100, "101"), (300, "3001"), (531, "*53%23")],
 )
 async def test_towards_a_number_it_is_told_by_its_did_else_its_number(
-    service, flows: Flows, device: int, address: str
+    service: httpx.AsyncClient, flows: Flows, device: int, address: str
 ) -> None:
     await flows.forward(device, to="37069999999")
     told = await ask(service, device=str(device))
@@ -113,7 +118,7 @@ async def test_towards_a_number_it_is_told_by_its_did_else_its_number(
     )
 
 
-async def test_the_chain_that_came_is_continued_and_its_privacy_kept(service, flows: Flows) -> None:
+async def test_the_chain_that_came_is_continued_and_its_privacy_kept(service: httpx.AsyncClient, flows: Flows) -> None:
     await flows.forward(4, to=500)
     told = await ask(
         service,
@@ -134,7 +139,7 @@ async def test_the_chain_that_came_is_continued_and_its_privacy_kept(service, fl
     assert told["leg"] == "2"
 
 
-async def test_a_chain_that_came_goes_to_a_leg_that_we_do_not_divert(service, flows: Flows) -> None:
+async def test_a_chain_that_came_goes_to_a_leg_that_we_do_not_divert(service: httpx.AsyncClient, flows: Flows) -> None:
     await flows.set(4, "busy", "voicemail")
     told = await ask(service, device="4", diversion="<sip:a@far.example>;reason=user-busy;counter=2;privacy=uri")
     assert told == answered(
@@ -148,7 +153,7 @@ async def test_a_chain_that_came_goes_to_a_leg_that_we_do_not_divert(service, fl
     )
 
 
-async def test_what_the_path_explains_is_not_repeated(service, flows: Flows) -> None:
+async def test_what_the_path_explains_is_not_repeated(service: httpx.AsyncClient, flows: Flows) -> None:
     await flows.forward(4, to=500)
     await flows.forward(500, "busy", to=501)
     first = await ask(service, device="4")
@@ -158,21 +163,23 @@ async def test_what_the_path_explains_is_not_repeated(service, flows: Flows) -> 
     assert await ask(service, path=first["path"], state="busy", **back) == plain
 
 
-async def test_headers_that_make_no_sense_do_no_harm(service, flows: Flows) -> None:
+async def test_headers_that_make_no_sense_do_no_harm(service: httpx.AsyncClient, flows: Flows) -> None:
     await flows.forward(4, to=500)
     plain = await ask(service, device="4")
     for header in ("nonsense", ",,,", "<", "<sip:>;reason=x", "<sip:a b@h>", '"' * 1000, "<" * 10_000, "\x00\r\n"):
         assert await ask(service, device="4", diversion=header, history_info=header) == plain
 
 
-async def test_the_headers_of_a_leg_name_the_switchs_own_domain(service, flows: Flows) -> None:
+async def test_the_headers_of_a_leg_name_the_switchs_own_domain(service: httpx.AsyncClient, flows: Flows) -> None:
     await flows.forward(4, to=500)
     told = await ask(service, device="4", user=("local", "switch-secret"))
     assert told["dial"] == "sip:5000@pbx.example"
     assert told["diversion"] == "<sip:1002@pbx.example>;reason=unconditional;counter=1;privacy=off"
 
 
-async def test_the_payer_is_the_owner_of_the_last_device_that_diverted(service, flows: Flows) -> None:
+async def test_the_payer_is_the_owner_of_the_last_device_that_diverted(
+    service: httpx.AsyncClient, flows: Flows
+) -> None:
     await flows.forward(4, to=200)
     await flows.forward(200, to=400)
     await flows.forward(400, "busy", to="37069999999")
@@ -182,7 +189,7 @@ async def test_the_payer_is_the_owner_of_the_last_device_that_diverted(service, 
     assert (last["payer"], last["payer_device"]) == ("legacy", "400")
 
 
-async def test_a_leg_that_nobody_diverted_has_no_payer_of_ours(service, flows: Flows) -> None:
+async def test_a_leg_that_nobody_diverted_has_no_payer_of_ours(service: httpx.AsyncClient, flows: Flows) -> None:
     await flows.set(4, "busy", "voicemail")
     told = await ask(service, device="4")
     assert (told["payer"], told["payer_device"], told["reason"], told["leg"]) == ("", "", "", "1")

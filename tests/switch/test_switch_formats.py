@@ -94,16 +94,12 @@ async def test_kamailio_keeps_from_and_headers_where_we_change_nothing(
     service: httpx.AsyncClient, flows: Flows
 ) -> None:
     await flows.set(500, "busy", "voicemail")
-    assert await routes(service, device="500") == [
-        {"uri": "sip:5000@127.0.0.1", "fr_inv_timer": 20_000, "headers": {}}
-    ]
+    assert await routes(service, device="500") == [{"uri": "sip:5000@127.0.0.1", "fr_inv_timer": 20_000, "headers": {}}]
 
 
 async def test_kamailio_rings_the_device_itself_where_a_fax_may_come(service: httpx.AsyncClient, flows: Flows) -> None:
     await flows.set(500, "before_call", "fax_detect", target=2)
-    assert await routes(service, device="500") == [
-        {"uri": "sip:5000@127.0.0.1", "fr_inv_timer": 20_000, "headers": {}}
-    ]
+    assert await routes(service, device="500") == [{"uri": "sip:5000@127.0.0.1", "fr_inv_timer": 20_000, "headers": {}}]
 
 
 async def test_kamailio_gets_no_route_where_nothing_is_dialled(service: httpx.AsyncClient, flows: Flows) -> None:

@@ -1,8 +1,9 @@
 """Where a call goes: forwards before the call and after it, loops, the limit, and whose leg it is."""
 
+import httpx
 import pytest
 
-from switch_questions import FLAT_FACES, Flows, answered, ask, ask_freeswitch, explained, variables
+from switch_questions import FLAT_FACES, Flows, StartService, answered, ask, ask_freeswitch, explained, variables
 
 ONCE = {"reason": "unconditional", "payer": "user1", "payer_device": "4", "leg": "2"}
 """What is said of a call that device 4 has forwarded."""
@@ -19,32 +20,34 @@ def to_5000(**changes: str) -> dict[str, str]:
 
 
 @pytest.mark.usefixtures("flows")
-async def test_where_nothing_is_set_the_switch_carries_on(service) -> None:
+async def test_where_nothing_is_set_the_switch_carries_on(service: httpx.AsyncClient) -> None:
     for state in ("before_call", "no_answer", "busy", "failed"):
         assert await ask(service, device="4", state=state) == answered("none", device="4")
 
 
-async def test_states_that_were_set_to_empty_again_are_untouched(service, flows: Flows) -> None:
+async def test_states_that_were_set_to_empty_again_are_untouched(service: httpx.AsyncClient, flows: Flows) -> None:
     for state in ("before_call", "no_answer", "busy", "failed"):
         await flows.set(4, state, "empty")
     assert await ask(service, device="4") == answered("none", device="4")
     assert await ask(service, device="4", state="busy") == answered("none", device="4")
 
 
-async def test_later_priorities_are_not_followed(service, flows: Flows) -> None:
+async def test_later_priorities_are_not_followed(service: httpx.AsyncClient, flows: Flows) -> None:
     await flows.connection.execute(
         "INSERT INTO callflow (device_id, state, priority, action) VALUES (4, 'before_call', 2, 'voicemail')"
     )
     assert await ask(service, device="4") == answered("none", device="4")
 
 
-async def test_a_forward_to_a_device_rings_it(service, flows: Flows) -> None:
+async def test_a_forward_to_a_device_rings_it(service: httpx.AsyncClient, flows: Flows) -> None:
     await flows.forward(4, to=500)
     assert await ask(service, device="4") == to_5000()
     assert await ask(service, called="37052000001") == to_5000()
 
 
-async def test_a_forward_to_a_number_rings_it_for_the_time_that_numbers_ring(service, flows: Flows) -> None:
+async def test_a_forward_to_a_number_rings_it_for_the_time_that_numbers_ring(
+    service: httpx.AsyncClient, flows: Flows
+) -> None:
     await flows.forward(4, to="+37069999999")
     assert await ask(service, device="4") == answered(
         "forward",
@@ -59,7 +62,7 @@ async def test_a_forward_to_a_number_rings_it_for_the_time_that_numbers_ring(ser
     )
 
 
-async def test_the_operator_says_how_long_numbers_ring(start_switch_service, flows: Flows) -> None:
+async def test_the_operator_says_how_long_numbers_ring(start_switch_service: StartService, flows: Flows) -> None:
     service = await start_switch_service(ring_seconds=7)
     await flows.forward(4, to="37069999999")
     assert (await ask(service, device="4"))["ring_seconds"] == "7"
@@ -67,13 +70,13 @@ async def test_the_operator_says_how_long_numbers_ring(start_switch_service, flo
     assert (await ask(service, device="4"))["ring_seconds"] == "25"
 
 
-async def test_a_number_of_our_own_is_its_device(service, flows: Flows) -> None:
+async def test_a_number_of_our_own_is_its_device(service: httpx.AsyncClient, flows: Flows) -> None:
     for number in ("37052000010", "+37052000010"):
         await flows.forward(4, to=number)
         assert await ask(service, device="4") == to_5000()
 
 
-async def test_a_number_of_our_own_without_a_device_is_a_number(service, flows: Flows) -> None:
+async def test_a_number_of_our_own_without_a_device_is_a_number(service: httpx.AsyncClient, flows: Flows) -> None:
     await flows.forward(4, to="37052000003")
     told = await ask(service, device="4")
     assert (told["action"], told["dial"], told["path"]) == ("forward", "sip:37052000003@127.0.0.1", "4u.x_c1")
@@ -84,7 +87,7 @@ async def test_a_number_of_our_own_without_a_device_is_a_number(service, flows: 
     [("no_answer", "n", "no-answer", 408), ("busy", "b", "user-busy", 486), ("failed", "f", "unavailable", 503)],
 )
 async def test_a_forward_after_the_call_tells_its_reason(
-    service, flows: Flows, state: str, letter: str, reason: str, cause: int
+    service: httpx.AsyncClient, flows: Flows, *, state: str, letter: str, reason: str, cause: int
 ) -> None:
     await flows.forward(4, state, to=500)
     first = await ask(service, device="4")
@@ -97,7 +100,7 @@ async def test_a_forward_after_the_call_tells_its_reason(
     )
 
 
-async def test_a_chain_before_the_call_is_followed_in_one_answer(service, flows: Flows) -> None:
+async def test_a_chain_before_the_call_is_followed_in_one_answer(service: httpx.AsyncClient, flows: Flows) -> None:
     await flows.forward(4, to=500)
     await flows.forward(500, to="37052000002")
     await flows.forward(5, to=501)
@@ -123,7 +126,7 @@ async def test_a_chain_before_the_call_is_followed_in_one_answer(service, flows:
     )
 
 
-async def test_a_chain_ends_in_voicemail_or_fax_detection(service, flows: Flows) -> None:
+async def test_a_chain_ends_in_voicemail_or_fax_detection(service: httpx.AsyncClient, flows: Flows) -> None:
     await flows.forward(4, to=500)
     await flows.set(500, "before_call", "voicemail")
     history = f"{FROM_1002}, <sip:5000@127.0.0.1;cause=302>;index=1.1;mp=1"
@@ -135,7 +138,7 @@ async def test_a_chain_ends_in_voicemail_or_fax_detection(service, flows: Flows)
     )
 
 
-async def test_a_call_is_followed_over_several_questions(service, flows: Flows) -> None:
+async def test_a_call_is_followed_over_several_questions(service: httpx.AsyncClient, flows: Flows) -> None:
     await flows.forward(4, "busy", to=500)
     await flows.forward(500, "no_answer", to=200)
     await flows.forward(200, "failed", to="37069999999")
@@ -171,7 +174,7 @@ async def test_a_call_is_followed_over_several_questions(service, flows: Flows) 
     assert (end["action"], end["cause"], end["device"], end["leg"]) == ("end", "486", "200", "4")
 
 
-async def test_a_forward_to_itself_rings_the_device(service, flows: Flows) -> None:
+async def test_a_forward_to_itself_rings_the_device(service: httpx.AsyncClient, flows: Flows) -> None:
     await flows.forward(4, to=4)
     assert await ask(service, device="4", explain="1") == answered(
         "ring",
@@ -185,7 +188,9 @@ async def test_a_forward_to_itself_rings_the_device(service, flows: Flows) -> No
 
 
 @pytest.mark.parametrize("back_to", [4, "37052000001", "+37052000001"])
-async def test_in_a_ring_of_two_the_one_that_would_close_it_rings(service, flows: Flows, back_to: int | str) -> None:
+async def test_in_a_ring_of_two_the_one_that_would_close_it_rings(
+    service: httpx.AsyncClient, flows: Flows, back_to: int | str
+) -> None:
     await flows.forward(4, to=500)
     await flows.forward(500, to=back_to)
     assert await ask(service, device="4") == to_5000()
@@ -193,7 +198,7 @@ async def test_in_a_ring_of_two_the_one_that_would_close_it_rings(service, flows
 
 @pytest.mark.parametrize(("state", "cause"), [("no_answer", "480"), ("busy", "486"), ("failed", "503")])
 async def test_a_loop_after_the_call_ends_as_if_nothing_were_set(
-    service, flows: Flows, state: str, cause: str
+    service: httpx.AsyncClient, flows: Flows, state: str, cause: str
 ) -> None:
     await flows.forward(4, state, to=4)
     expected = answered("end", cause=cause, device="4", path="4_c1")
@@ -203,7 +208,7 @@ async def test_a_loop_after_the_call_ends_as_if_nothing_were_set(
     assert (told["action"], told["cause"], told["path"]) == ("end", cause, "4u.500_c1")
 
 
-async def test_the_limit_makes_the_last_device_ring(service, flows: Flows) -> None:
+async def test_the_limit_makes_the_last_device_ring(service: httpx.AsyncClient, flows: Flows) -> None:
     for device in range(500, 508):
         await flows.forward(device, to=device + 1)
     told = await ask(service, device="500", explain="1")
@@ -215,7 +220,7 @@ async def test_the_limit_makes_the_last_device_ring(service, flows: Flows) -> No
 
 
 @pytest.mark.parametrize("limit", [0, 1, 3])
-async def test_the_operator_sets_the_limit(start_switch_service, flows: Flows, limit: int) -> None:
+async def test_the_operator_sets_the_limit(start_switch_service: StartService, flows: Flows, limit: int) -> None:
     service = await start_switch_service(max_diversions=limit)
     for device in range(500, 508):
         await flows.forward(device, to=device + 1)
@@ -224,7 +229,7 @@ async def test_the_operator_sets_the_limit(start_switch_service, flows: Flows, l
     assert told["action"] == ("forward" if limit else "ring")
 
 
-async def test_the_limit_holds_over_all_questions_of_a_call(service, flows: Flows) -> None:
+async def test_the_limit_holds_over_all_questions_of_a_call(service: httpx.AsyncClient, flows: Flows) -> None:
     await flows.forward(510, "busy", to=511)
     told = await ask(service, path="500u.501u.502b.503n.504f.510_c1", state="busy")
     assert (told["action"], told["cause"], told["leg"]) == ("end", "486", "6")
@@ -242,7 +247,9 @@ async def test_the_limit_holds_over_all_questions_of_a_call(service, flows: Flow
         {"diversion": "<sip:a@h>;counter=1", "history_info": ", ".join(["<sip:b@h;cause=486>;index=1"] * 5)},
     ],
 )
-async def test_diversions_before_us_count_towards_the_limit(service, flows: Flows, headers: dict[str, str]) -> None:
+async def test_diversions_before_us_count_towards_the_limit(
+    service: httpx.AsyncClient, flows: Flows, headers: dict[str, str]
+) -> None:
     await flows.forward(4, to=500)
     await flows.forward(4, "busy", to=500)
     told = await ask(service, device="4", **headers)
@@ -251,7 +258,7 @@ async def test_diversions_before_us_count_towards_the_limit(service, flows: Flow
     assert (told["action"], told["cause"]) == ("end", "486")
 
 
-async def test_of_path_and_headers_the_largest_counts_and_not_the_sum(service, flows: Flows) -> None:
+async def test_of_path_and_headers_the_largest_counts_and_not_the_sum(service: httpx.AsyncClient, flows: Flows) -> None:
     await flows.forward(510, to=511)
     headers = {
         "diversion": "<sip:a@h>;reason=user-busy;counter=4",
@@ -261,7 +268,9 @@ async def test_of_path_and_headers_the_largest_counts_and_not_the_sum(service, f
     assert (told["action"], told["device"], told["leg"]) == ("forward", "511", "5")
 
 
-async def test_the_headers_of_a_switch_that_is_not_trusted_are_not_read(service, flows: Flows) -> None:
+async def test_the_headers_of_a_switch_that_is_not_trusted_are_not_read(
+    service: httpx.AsyncClient, flows: Flows
+) -> None:
     await flows.forward(4, to=500)
     told = await ask(
         service,
@@ -270,12 +279,10 @@ async def test_the_headers_of_a_switch_that_is_not_trusted_are_not_read(service,
         diversion="<sip:a@h>;reason=user-busy;counter=99",
         history_info="<sip:a@h>;index=1, <sip:b@h;cause=302>;index=1.1",
     )
-    assert told == {
-        name: text.replace("127.0.0.1", "pbx.example") for name, text in to_5000().items()
-    }
+    assert told == {name: text.replace("127.0.0.1", "pbx.example") for name, text in to_5000().items()}
 
 
-async def test_a_forward_to_a_device_that_left_falls_back_to_ringing(service, flows: Flows) -> None:
+async def test_a_forward_to_a_device_that_left_falls_back_to_ringing(service: httpx.AsyncClient, flows: Flows) -> None:
     # A path can name a device that was deleted in mid-call.
     await flows.forward(4, "busy", to=500)
     told = await ask(service, path="999u.4_c1", state="busy")
@@ -285,7 +292,7 @@ async def test_a_forward_to_a_device_that_left_falls_back_to_ringing(service, fl
 
 
 @pytest.mark.parametrize("face", FLAT_FACES)
-async def test_every_action_in_every_flat_face(service, flows: Flows, face: str) -> None:
+async def test_every_action_in_every_flat_face(service: httpx.AsyncClient, flows: Flows, face: str) -> None:
     dial = {"asterisk": "PJSIP/5000"}.get(face, "sip:5000@127.0.0.1")
     fax_dial = {"asterisk": "FAX/102"}.get(face, "sip:fax-102@127.0.0.1")
     at_500 = {"device": "500", "path": "500_c1"}
@@ -303,7 +310,7 @@ async def test_every_action_in_every_flat_face(service, flows: Flows, face: str)
     assert await ask(service, face, device="4") == to_5000(dial=dial)
 
 
-async def test_freeswitch_keeps_the_path_over_the_questions_of_a_call(service, flows: Flows) -> None:
+async def test_freeswitch_keeps_the_path_over_the_questions_of_a_call(service: httpx.AsyncClient, flows: Flows) -> None:
     await flows.forward(500, "busy", to=501)
     await flows.forward(501, "no_answer", to="37069999999")
     first = await ask_freeswitch(service, "5000")

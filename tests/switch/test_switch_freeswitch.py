@@ -2,8 +2,8 @@
 
 import httpx
 import pytest
-from callflow_service.switch.freeswitch import POST_VARIABLES
 
+from callflow_service.switch.freeswitch import POST_VARIABLES
 from switch_questions import (
     FREESWITCH_REQUEST,
     NOT_FOUND,
@@ -49,8 +49,10 @@ async def test_a_leg_byte_for_byte(service: httpx.AsyncClient, flows: Flows) -> 
         ),
         (
             "export",
-            "nolocal:sip_h_History-Info=&lt;sip:5000@127.0.0.1?Privacy=none&gt;;index=1, "
-            "&lt;sip:5001@127.0.0.1;cause=302&gt;;index=1.1;mp=1",
+            (
+                "nolocal:sip_h_History-Info=&lt;sip:5000@127.0.0.1?Privacy=none&gt;;index=1, "
+                "&lt;sip:5001@127.0.0.1;cause=302&gt;;index=1.1;mp=1"
+            ),
         ),
         ("bridge", "[leg_timeout=21]user/5001@127.0.0.1"),
         ("set", "callflow_state=${originate_disposition}"),
@@ -73,7 +75,7 @@ async def test_a_leg_byte_for_byte(service: httpx.AsyncClient, flows: Flows) -> 
     )
 
 
-async def test_a_device_that_we_do_not_divert_rings_as_the_call_came(service, flows: Flows) -> None:
+async def test_a_device_that_we_do_not_divert_rings_as_the_call_came(service: httpx.AsyncClient, flows: Flows) -> None:
     await flows.set(500, "busy", "voicemail")
     assert await ask_freeswitch(service, "5000") == [
         ("log", "INFO callflow c1: SIP/5000 rings"),
@@ -87,7 +89,7 @@ async def test_a_device_that_we_do_not_divert_rings_as_the_call_came(service, fl
     ]
 
 
-async def test_the_whole_real_request_to_a_did_is_answered(service, flows: Flows) -> None:
+async def test_the_whole_real_request_to_a_did_is_answered(service: httpx.AsyncClient, flows: Flows) -> None:
     await flows.forward(200, to="37069999999", caller_id="device")
     request = FREESWITCH_REQUEST | {"Hunt-Destination-Number": "37052000004"}
     response = await service.post("/switch/freeswitch", data=request, auth=SWITCH)
@@ -103,14 +105,19 @@ async def test_the_whole_real_request_to_a_did_is_answered(service, flows: Flows
         ("privacy", "no"),
         (
             "export",
-            "nolocal:sip_h_Diversion=<sip:37052000004@127.0.0.1>;reason=unconditional;counter=1;privacy=off, "
-            "<sip:2001@example.org>;reason=user-busy;counter=1;privacy=off",
+            (
+                "nolocal:sip_h_Diversion=<sip:37052000004@127.0.0.1>;reason=unconditional;counter=1;privacy=off, "
+                "<sip:2001@example.org>;reason=user-busy;counter=1;privacy=off"
+            ),
         ),
         (
             "export",
-            "nolocal:sip_h_History-Info=<sip:2001@example.org>;index=1, <sip:2002@example.org;cause=486>;index=1.1, "
-            "<sip:37052000004@127.0.0.1?Privacy=none>;index=1.1.1;mp=1.1, "
-            "<sip:37069999999@127.0.0.1;cause=302>;index=1.1.1.1;mp=1.1.1",
+            (
+                "nolocal:sip_h_History-Info=<sip:2001@example.org>;index=1, "
+                "<sip:2002@example.org;cause=486>;index=1.1, "
+                "<sip:37052000004@127.0.0.1?Privacy=none>;index=1.1.1;mp=1.1, "
+                "<sip:37069999999@127.0.0.1;cause=302>;index=1.1.1.1;mp=1.1.1"
+            ),
         ),
         ("bridge", "[leg_timeout=60]sofia/gateway/trunk/37069999999"),
         *BACK,
@@ -123,7 +130,9 @@ async def test_the_real_request_as_it_came_is_not_ours(service: httpx.AsyncClien
     assert (response.status_code, response.content) == (200, NOT_FOUND)
 
 
-async def test_the_variables_that_the_shipped_configuration_sends_are_enough(service, flows: Flows) -> None:
+async def test_the_variables_that_the_shipped_configuration_sends_are_enough(
+    service: httpx.AsyncClient, flows: Flows
+) -> None:
     await flows.forward(500, to=501, caller_id="custom", text="111")
     await flows.set(501, "busy", "voicemail")
     headers = {
@@ -147,7 +156,7 @@ async def test_the_variables_that_the_shipped_configuration_sends_are_enough(ser
         assert whole.content == less.content != NOT_FOUND
 
 
-async def test_freeswitch_may_ask_by_get(service, flows: Flows) -> None:
+async def test_freeswitch_may_ask_by_get(service: httpx.AsyncClient, flows: Flows) -> None:
     await flows.set(500, "busy", "voicemail")
     request = freeswitch_request("5000")
     response = await service.get("/switch/freeswitch", params=request, auth=SWITCH)
@@ -155,14 +164,18 @@ async def test_freeswitch_may_ask_by_get(service, flows: Flows) -> None:
 
 
 @pytest.mark.parametrize("context", ["default", "from-trunk.1", "global_x", "A" * 64])
-async def test_the_context_that_asked_is_the_one_that_is_answered(service, flows: Flows, context: str) -> None:
+async def test_the_context_that_asked_is_the_one_that_is_answered(
+    service: httpx.AsyncClient, flows: Flows, context: str
+) -> None:
     await flows.set(500, "busy", "voicemail")
     actions = await ask_freeswitch(service, "5000", **{"Hunt-Context": context})
     assert actions is not None
     assert actions[-1] == ("transfer", f"callflow-next XML {context}")
 
 
-async def test_before_the_first_hunt_the_callers_own_context_and_number_count(service, flows: Flows) -> None:
+async def test_before_the_first_hunt_the_callers_own_context_and_number_count(
+    service: httpx.AsyncClient, flows: Flows
+) -> None:
     await flows.set(500, "busy", "voicemail")
     request = freeswitch_request("5000")
     for name in [name for name in request if name.startswith("Hunt-")]:
@@ -195,7 +208,7 @@ async def test_before_the_first_hunt_the_callers_own_context_and_number_count(se
         {"Hunt-Context": "", "Caller-Context": ""},
     ],
 )
-async def test_what_is_not_ours_is_not_found(service, flows: Flows, changes: dict[str, str]) -> None:
+async def test_what_is_not_ours_is_not_found(service: httpx.AsyncClient, flows: Flows, changes: dict[str, str]) -> None:
     await flows.set(500, "busy", "voicemail")
     response = await service.post("/switch/freeswitch", data=freeswitch_request("5000") | changes, auth=SWITCH)
     assert (response.status_code, response.headers["content-type"]) == (200, "text/xml; charset=utf-8")
@@ -221,7 +234,9 @@ DISPOSITIONS = {
 
 
 @pytest.mark.parametrize("disposition", DISPOSITIONS)
-async def test_what_became_of_a_leg_says_which_flow_is_asked_for(service, flows: Flows, disposition: str) -> None:
+async def test_what_became_of_a_leg_says_which_flow_is_asked_for(
+    service: httpx.AsyncClient, flows: Flows, disposition: str
+) -> None:
     for place, state in enumerate(("no_answer", "busy", "failed"), 501):
         await flows.forward(500, state, to=place)
     actions = await ask_freeswitch(
@@ -245,7 +260,9 @@ async def test_what_became_of_a_leg_says_which_flow_is_asked_for(service, flows:
     ],
 )
 @pytest.mark.usefixtures("flows")
-async def test_a_call_with_nothing_set_for_it_ends_with_the_cause_that_came(service, came: str, cause: str) -> None:
+async def test_a_call_with_nothing_set_for_it_ends_with_the_cause_that_came(
+    service: httpx.AsyncClient, came: str, cause: str
+) -> None:
     actions = await ask_freeswitch(
         service, "callflow-next", variable_callflow_path="500_c1", variable_callflow_state=came
     )
@@ -254,7 +271,9 @@ async def test_a_call_with_nothing_set_for_it_ends_with_the_cause_that_came(serv
 
 
 @pytest.mark.parametrize("came", ["SUCCESS", "NORMAL_CLEARING", "ORIGINATOR_CANCEL"])
-async def test_a_call_that_was_answered_or_given_up_is_not_diverted_once_more(service, flows: Flows, came: str) -> None:
+async def test_a_call_that_was_answered_or_given_up_is_not_diverted_once_more(
+    service: httpx.AsyncClient, flows: Flows, came: str
+) -> None:
     await flows.forward(500, "failed", to=501)
     assert await ask_freeswitch(
         service, "callflow-next", variable_callflow_path="500_c1", variable_callflow_state=came
@@ -262,10 +281,8 @@ async def test_a_call_that_was_answered_or_given_up_is_not_diverted_once_more(se
 
 
 @pytest.mark.usefixtures("flows")
-async def test_carrying_on_in_a_call_of_ours_is_hanging_up_with_the_cause_that_came(service) -> None:
-    request = freeswitch_request(
-        "callflow-next", variable_callflow_path="500_c1", variable_callflow_state="USER_BUSY"
-    )
+async def test_carrying_on_in_a_call_of_ours_is_hanging_up_with_the_cause_that_came(service: httpx.AsyncClient) -> None:
+    request = freeswitch_request("callflow-next", variable_callflow_path="500_c1", variable_callflow_state="USER_BUSY")
     response = await service.post("/switch/freeswitch", data=request, auth=("switch", "wrong"))
     assert response.status_code == 401
     assert read_dialplan(response.content, context="public") == [("hangup", "USER_BUSY")]
@@ -273,7 +290,9 @@ async def test_carrying_on_in_a_call_of_ours_is_hanging_up_with_the_cause_that_c
     assert (response.status_code, response.content) == (200, NOT_FOUND)
 
 
-async def test_voicemail_is_freeswitchs_own_where_there_is_no_template(service, flows: Flows) -> None:
+async def test_voicemail_is_freeswitchs_own_where_there_is_no_template(
+    service: httpx.AsyncClient, flows: Flows
+) -> None:
     await flows.set(500, "before_call", "voicemail")
     assert await ask_freeswitch(service, "5000") == [
         ("log", "INFO callflow c1: SIP/5000 before call: voicemail"),
@@ -285,14 +304,14 @@ async def test_voicemail_is_freeswitchs_own_where_there_is_no_template(service, 
     ]
 
 
-async def test_voicemail_is_where_the_template_says(service, flows: Flows) -> None:
+async def test_voicemail_is_where_the_template_says(service: httpx.AsyncClient, flows: Flows) -> None:
     await flows.set(500, "before_call", "voicemail")
     actions = await ask_freeswitch(service, "5000", user=("templated", "switch-secret"))
     assert actions is not None
     assert actions[-2:] == [("privacy", "no"), ("bridge", "sip:vm-sip-5000@pbx.example")]
 
 
-async def test_a_fax_is_listened_for_before_the_device_rings(service, flows: Flows) -> None:
+async def test_a_fax_is_listened_for_before_the_device_rings(service: httpx.AsyncClient, flows: Flows) -> None:
     await flows.set(500, "before_call", "fax_detect", target=2)
     assert await ask_freeswitch(service, "5000") == [
         ("log", "INFO callflow c1: SIP/5000 before call: fax detection, to FAX/102"),
@@ -314,7 +333,7 @@ async def test_a_fax_is_listened_for_before_the_device_rings(service, flows: Flo
     [("false", "false", "off"), ("true", "false", "number"), ("false", "true", "name"), ("true", "true", "full")],
 )
 async def test_the_callers_privacy_is_kept_for_the_questions_to_come(
-    service, flows: Flows, number: str, name: str, privacy: str
+    service: httpx.AsyncClient, flows: Flows, number: str, name: str, privacy: str
 ) -> None:
     await flows.forward(500, "busy", to=501)
     await flows.forward(501, "busy", to=502, caller_id="custom", text="111")
@@ -335,7 +354,7 @@ async def test_the_callers_privacy_is_kept_for_the_questions_to_come(
     assert ("privacy", {"off": "no"}.get(privacy, privacy)) in second
 
 
-async def test_each_leg_resets_the_caller_id_of_the_leg_before(service, flows: Flows) -> None:
+async def test_each_leg_resets_the_caller_id_of_the_leg_before(service: httpx.AsyncClient, flows: Flows) -> None:
     await flows.forward(500, "busy", to=501, caller_id="custom", text='"X" 111')
     await flows.forward(501, "busy", to=502, caller_id="source")
     asked = {"variable_callflow_state": "USER_BUSY"}
@@ -359,20 +378,24 @@ async def test_each_leg_resets_the_caller_id_of_the_leg_before(service, flows: F
         },
     ],
 )
-async def test_the_diversion_that_came_is_continued(service, flows: Flows, headers: dict[str, str]) -> None:
+async def test_the_diversion_that_came_is_continued(
+    service: httpx.AsyncClient, flows: Flows, headers: dict[str, str]
+) -> None:
     await flows.forward(500, to=501)
     actions = await ask_freeswitch(service, "5000", **headers)
     assert actions is not None
     assert dict(actions)["export"].startswith("nolocal:sip_h_History-Info=<sip:b@h?Privacy=none>;index=1, ")
     assert (
         "export",
-        "nolocal:sip_h_Diversion=<sip:5000@127.0.0.1>;reason=unconditional;counter=1;privacy=off, "
-        "<sip:b@h>;reason=no-answer;counter=1;privacy=off",
+        (
+            "nolocal:sip_h_Diversion=<sip:5000@127.0.0.1>;reason=unconditional;counter=1;privacy=off, "
+            "<sip:b@h>;reason=no-answer;counter=1;privacy=off"
+        ),
     ) in actions
 
 
 async def test_of_several_diversion_headers_all_are_continued_where_the_profile_keeps_them(
-    service, flows: Flows
+    service: httpx.AsyncClient, flows: Flows
 ) -> None:
     await flows.forward(500, to=501)
     both = "ARRAY::<sip:b@h>;reason=no-answer|:<sip:a@h>;reason=user-busy"
@@ -382,12 +405,16 @@ async def test_of_several_diversion_headers_all_are_continued_where_the_profile_
     assert actions is not None
     assert (
         "export",
-        "nolocal:sip_h_Diversion=<sip:5000@127.0.0.1>;reason=unconditional;counter=1;privacy=off, "
-        "<sip:b@h>;reason=no-answer;counter=1;privacy=off, <sip:a@h>;reason=user-busy;counter=1;privacy=off",
+        (
+            "nolocal:sip_h_Diversion=<sip:5000@127.0.0.1>;reason=unconditional;counter=1;privacy=off, "
+            "<sip:b@h>;reason=no-answer;counter=1;privacy=off, <sip:a@h>;reason=user-busy;counter=1;privacy=off"
+        ),
     ) in actions
 
 
-async def test_headers_that_are_not_believed_do_not_pass_through_unread(service, flows: Flows) -> None:
+async def test_headers_that_are_not_believed_do_not_pass_through_unread(
+    service: httpx.AsyncClient, flows: Flows
+) -> None:
     await flows.set(500, "busy", "voicemail")
     actions = await ask_freeswitch(
         service, "5000", user=("untrusted", "switch-secret"), variable_sip_h_Diversion="<sip:a@h>;reason=user-busy"
@@ -396,7 +423,7 @@ async def test_headers_that_are_not_believed_do_not_pass_through_unread(service,
     assert ("unset", "sip_h_Diversion") in actions
 
 
-async def test_freeswitch_is_told_why_without_asking(service, flows: Flows) -> None:
+async def test_freeswitch_is_told_why_without_asking(service: httpx.AsyncClient, flows: Flows) -> None:
     await flows.forward(500, to=500)
     actions = await ask_freeswitch(service, "5000")
     assert actions is not None
@@ -405,7 +432,7 @@ async def test_freeswitch_is_told_why_without_asking(service, flows: Flows) -> N
     )
 
 
-async def test_without_a_sip_call_id_the_channels_own_id_counts(service, flows: Flows) -> None:
+async def test_without_a_sip_call_id_the_channels_own_id_counts(service: httpx.AsyncClient, flows: Flows) -> None:
     await flows.set(500, "busy", "voicemail")
     actions = await ask_freeswitch(service, "5000", variable_sip_call_id="")
     assert actions is not None

@@ -33,6 +33,22 @@ _ASKED: Final[dict[str, Schema]] = {
     "explain": {"description": "`1`: the answer says why", "type": "string", "enum": ["1"]},
 }
 
+_FORMAT: Final[Schema] = {
+    "description": "`json`: the answer is flat JSON instead of a form",
+    "type": "string",
+    "enum": ["json"],
+}
+
+_ROUTES: Final[dict[str, Schema]] = {
+    "version": {"description": "Of rtjson's document", "type": "string", "enum": ["1.0"]},
+    "routing": {"description": "How rtjson tries the routes", "type": "string", "enum": ["serial"]},
+    "routes": {
+        "description": "For `rtjson_push_routes`: one route where somebody is to be dialled, else none",
+        "type": "array",
+        "items": {"type": "object"},
+    },
+}
+
 _ANSWERED: Final[dict[str, str]] = {
     "action": f"What to do: {', '.join(action.value for action in RouteAction)}",
     "dial": "Whom to dial now",
@@ -65,11 +81,8 @@ _SUMMARIES: Final = {
 def describe(switch: str, method: str) -> dict[str, Any]:
     """What FastAPI is told of a switch's route."""
     own_words = switch == "freeswitch"
-    properties = {"section": {"type": "string", "enum": ["dialplan"]}} if own_words else _ASKED
-    answer: Schema = {
-        "type": "object",
-        "properties": {name: {"type": "string", "description": text} for name, text in _ANSWERED.items()},
-    }
+    properties = {"section": {"type": "string", "enum": ["dialplan"]}} if own_words else _asked(switch)
+    answer: Schema = {"type": "object", "properties": _answered(switch)}
     media_types = {"freeswitch": "text/xml", "asterisk": "application/x-www-form-urlencoded"}
     extra: Schema = {"security": [{SCHEME: []}]}
     if method == "GET":
@@ -100,3 +113,12 @@ def describe(switch: str, method: str) -> dict[str, Any]:
         },
         "openapi_extra": extra,
     }
+
+
+def _asked(switch: str) -> dict[str, Schema]:
+    return _ASKED | {"format": _FORMAT} if switch == "asterisk" else _ASKED
+
+
+def _answered(switch: str) -> dict[str, Schema]:
+    shared: dict[str, Schema] = {name: {"type": "string", "description": text} for name, text in _ANSWERED.items()}
+    return _ROUTES | shared if switch == "kamailio" else shared

@@ -129,12 +129,9 @@ async def _read_values(request: Request, values: dict[str, str]) -> None:
     """Put the question's names and values into `values`: of the query, then of a form or a JSON object in the body.
 
     Raises:
-        Senseless: One of them is too large, or the body is neither.
+        Senseless: The body is too large, or neither.
     """
-    query = request.scope["query_string"]
-    if len(query) > MAX_BODY:
-        raise Senseless("query too large")
-    values.update(_form(query))
+    values.update(_form(request.scope["query_string"]))
     body = b""
     async for chunk in request.stream():
         body += chunk

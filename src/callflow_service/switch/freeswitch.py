@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, assert_never
 
 import xmltodict
 
@@ -124,6 +124,8 @@ class FreeSwitch:
                 actions += _leg(decision, plan, asked, context)
             case RouteAction.RING | RouteAction.FORWARD:
                 actions += _leg(decision, plan, asked, context)
+            case _ as never:
+                assert_never(never)
         return _MEDIA_TYPE, _dialplan(actions, context)
 
     def carry_on(self, values: Mapping[str, str]) -> tuple[str, bytes]:

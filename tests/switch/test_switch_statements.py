@@ -1,0 +1,146 @@
+"""What a question costs the database: how many statements, and that an index finds every row."""
+
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+
+import asyncpg
+import httpx
+import pytest
+import pytest_asyncio
+import sqlalchemy as sa
+from pydantic import SecretStr
+from sqlalchemy.engine import Engine
+
+from callflow_service.repositories import lookups
+from switch_questions import FACES, SWITCH, Flows, StartService, ask, connect, freeswitch_request
+
+MANY = """
+SET session_replication_role = replica;
+INSERT INTO account (id, username, name, role, pbx_addon, api_enabled, blocked)
+    VALUES (1, 'admin', 'Admin', 'admin', false, true, false);
+INSERT INTO device (id, technology, name, owner_id, caller_number, caller_name, ring_seconds)
+    SELECT i, 'SIP', 'd' || i, 1, '', '', 60 FROM generate_series(1000, 100000) AS i;
+INSERT INTO did (id, number, device_id)
+    SELECT i, (37060000000 + i)::text, i FROM generate_series(1000, 100000) AS i;
+INSERT INTO callflow (device_id, state, priority, action, target_device_id, target_number, caller_id)
+    SELECT i, state, 1, 'forward', CASE WHEN i % 2 = 0 THEN i - 1 END,
+        CASE WHEN i % 2 = 1 THEN (37060000000 + i - 1)::text END, 'source'
+    FROM generate_series(1001, 100000) AS i, unnest(ARRAY['before_call', 'busy']) AS state;
+ANALYZE"""
+
+
+@contextmanager
+def counted() -> Iterator[list[str]]:
+    """The statements that the service runs meanwhile."""
+    statements: list[str] = []
+
+    def note(*arguments: object) -> None:
+        statements.append(str(arguments[2]))
+
+    sa.event.listen(Engine, "before_cursor_execute", note)
+    try:
+        yield statements
+    finally:
+        sa.event.remove(Engine, "before_cursor_execute", note)
+
+
+@pytest.mark.parametrize("face", FACES)
+async def test_a_usual_question_is_one_statement_in_every_face(
+    service: httpx.AsyncClient, flows: Flows, face: str
+) -> None:
+    await flows.forward(500, to=501)
+    question = freeswitch_request("5000") if face == "freeswitch" else {"called": "5000"}
+    await service.post(f"/switch/{face}", data=question, auth=SWITCH)
+    with counted() as statements:
+        response = await service.post(f"/switch/{face}", data=question, auth=SWITCH)
+    assert "5001" in response.text
+    assert len(statements) == 1
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        {"device": "500"},
+        {"device": "502"},
+        {"device": "503"},
+        {"called": "nobody"},
+        {"called": "37052000010"},
+        {"path": "500b.501_c1", "state": "busy"},
+        {"path": "500b.501n.502b.503_c1", "state": "no_answer"},
+    ],
+)
+async def test_what_one_step_leads_to_is_one_statement(
+    service: httpx.AsyncClient, flows: Flows, question: dict[str, str]
+) -> None:
+    await flows.forward(500, to="37052000004")
+    await flows.forward(501, "busy", to=504)
+    await flows.set(502, "before_call", "fax_detect", target=2)
+    await flows.forward(503, "no_answer", to="37069999999")
+    await ask(service, device="500")
+    with counted() as statements:
+        await ask(service, **question)
+    assert len(statements) == 1
+
+
+async def test_a_long_chain_is_two_statements(start_switch_service: StartService, flows: Flows) -> None:
+    service = await start_switch_service(max_diversions=9)
+    for device in range(500, 508):
+        await flows.forward(device, to=device + 1)
+    await flows.set(508, "before_call", "fax_detect", target=2)
+    await ask(service, device="501")
+    with counted() as statements:
+        told = await ask(service, device="500")
+    assert (told["action"], told["device"], told["leg"]) == ("fax", "508", "9")
+    assert len(statements) == 2
+
+
+async def test_wrong_credentials_cost_no_statement_for_every_question(service: httpx.AsyncClient) -> None:
+    await ask(service, device="500")
+    with counted() as statements:
+        for _ in range(10):
+            assert (await service.post("/switch/opensips", auth=("switch", "wrong"))).status_code == 401
+    assert len(statements) <= 2
+
+
+@pytest.fixture(scope="session")
+def large_url(create_database: Callable[..., SecretStr], migrated_url: SecretStr) -> SecretStr:
+    return create_database(migrated_url)
+
+
+@pytest_asyncio.fixture(scope="session")
+async def large(large_url: SecretStr) -> AsyncIterator[asyncpg.Connection]:
+    """A connection to a database of a hundred thousand devices, each with a DID and two forwards."""
+    connection = await connect(large_url)
+    await connection.execute(MANY)
+    yield connection
+    await connection.close()
+
+
+STATEMENTS = {
+    "a device": (lookups._FIND, ([50_000], None, ["SIP", "IAX2"])),  # noqa: SLF001 - the statement itself is the subject
+    "a path": (lookups._FIND, (list(range(50_000, 50_065)), None, ["SIP"])),  # noqa: SLF001
+    "a DID": (lookups._FIND, ([], "+37060050000", ["SIP", "IAX2"])),  # noqa: SLF001
+    "a name": (lookups._FIND, ([], "d50000", ["SIP", "IAX2"])),  # noqa: SLF001
+    "a chain": (lookups._FOLLOW, (50_000, 5)),  # noqa: SLF001
+    "the longest chain": (lookups._FOLLOW, (50_000, 50)),  # noqa: SLF001
+}
+
+
+def scans(plan: dict[str, object]) -> Iterator[tuple[str, str]]:
+    """Each table that a plan reads, and how."""
+    if "Relation Name" in plan:
+        yield str(plan["Relation Name"]), str(plan["Node Type"])
+    for part in plan.get("Plans", ()):
+        yield from scans(part)
+
+
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+@pytest.mark.parametrize("asked", STATEMENTS)
+async def test_an_index_finds_every_row_among_many(large: asyncpg.Connection, asked: str, mode: str) -> None:
+    statement, parameters = STATEMENTS[asked]
+    await large.execute(f"SET plan_cache_mode = {mode}")
+    text = await large.fetchval(f"EXPLAIN (FORMAT JSON) {statement}", *parameters)
+    read = {(table, how) for table, how in scans(json.loads(text)[0]["Plan"]) if table in {"device", "callflow", "did"}}
+    assert read
+    assert {how for _, how in read} <= {"Index Scan", "Index Only Scan", "Bitmap Heap Scan"}, read

@@ -1,0 +1,137 @@
+"""What is around every request: its id, its log line, whom it came from, and the health of the service."""
+
+import json
+import logging
+import re
+from collections.abc import Callable
+
+import asyncpg
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from callflow_service.requests import JsonLines
+from mor_requests import UPDATE, StartService, answer, refused, update
+from own_demo import open_own_demo
+
+DEAD = SecretStr("postgresql://postgres@127.0.0.1:1/callflow")
+
+
+async def test_a_live_and_ready_service_says_so(demo_service: httpx.AsyncClient) -> None:
+    for path in ("/health/live", "/health/ready"):
+        response = await demo_service.get(path)
+        assert (response.status_code, response.json()) == (200, {"status": "ok"})
+
+
+async def test_a_service_without_its_database_lives_but_is_not_ready(start_service: StartService) -> None:
+    service = await start_service(DEAD)
+    assert (await service.get("/health/live")).status_code == 200
+    response = await service.get("/health/ready")
+    expected = {"status": "unavailable", "detail": "The database cannot be reached."}
+    assert (response.status_code, response.json()) == (503, expected)
+
+
+async def test_a_service_on_another_schema_says_what_to_do(
+    start_service: StartService, create_database: Callable[..., SecretStr], migrated_url: SecretStr
+) -> None:
+    async with open_own_demo(create_database, migrated_url) as demo:
+        service = await start_service(demo.url)
+        older = "The database has an older schema than this release; run 'callflow-service migrate'."
+        none = "The database has no tables yet; run 'callflow-service migrate'."
+        for statement, status, detail in (
+            ("UPDATE alembic_version SET version_num = 'a newer one'", 200, None),
+            ("DELETE FROM alembic_version", 503, older),
+            ("DROP TABLE alembic_version", 503, none),
+        ):
+            await demo.database.execute(statement)
+            response = await service.get("/health/ready")
+            assert (response.status_code, response.json().get("detail")) == (status, detail)
+
+
+async def test_what_is_none_of_the_calls_is_not_found_in_json(demo_service: httpx.AsyncClient) -> None:
+    for path in ("/", "/nothing", "/billing", "/apix/device_callflow_get"):
+        response = await demo_service.get(path)
+        assert (response.status_code, response.json()) == (404, {"detail": "Not Found"})
+
+
+@pytest.mark.usefixtures("untouched")
+@pytest.mark.parametrize("request_id", ["a.B-c_9", "a" * 64])
+async def test_a_request_keeps_the_id_it_came_with(demo_service: httpx.AsyncClient, request_id: str) -> None:
+    response = await demo_service.post(UPDATE, data=update(), headers={"X-Request-ID": request_id})
+    assert response.headers["x-request-id"] == request_id
+
+
+@pytest.mark.parametrize("request_id", ["", "a b", "a" * 65, "é", "a;b"])
+async def test_a_request_gets_an_id_where_its_own_is_none(demo_service: httpx.AsyncClient, request_id: str) -> None:
+    response = await demo_service.post(UPDATE, headers={"X-Request-ID": request_id.encode("latin-1")})
+    assert re.fullmatch("[0-9a-f]{16}", response.headers["x-request-id"])
+
+
+@pytest.mark.usefixtures("untouched")
+async def test_each_request_is_one_log_line_with_the_path_without_the_query(
+    demo_service: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    headers = {"X-Request-ID": "the-id", "Content-Type": "application/json"}
+    for url, account, outcome in ((UPDATE, "admin", "ok"), (UPDATE, "\ud800", "Bad login")):
+        caplog.clear()
+        body = json.dumps({**update(), "p": "", "u": account})
+        await demo_service.post(f"{url}?p=secret&test=1", content=body, headers=headers)
+        (record,) = [record for record in caplog.records if record.name == "callflow_service.request"]
+        line = json.loads(JsonLines().format(record).encode())
+        assert {name: line[name] for name in sorted(set(line) - {"time", "duration_ms"})} == {
+            "account": account,
+            "call": "device_callflow_update",
+            "client": "127.0.0.1",
+            "event": "request",
+            "level": "info",
+            "method": "POST",
+            "outcome": outcome,
+            "path": UPDATE,
+            "request_id": "the-id",
+            "status": 200,
+        }
+
+
+def test_a_logged_defect_tells_where_it_was_and_not_with_what() -> None:
+    try:
+        int("secret")
+    except ValueError as error:
+        record = logging.makeLogRecord(
+            {"msg": "defect", "levelname": "ERROR", "exc_info": (type(error), error, error.__traceback__)}
+        )
+    line = json.loads(JsonLines().format(record))
+    assert (line["event"], line["level"], line["error"]) == ("defect", "error", "ValueError")
+    assert len(line["trace"]) == 1
+    assert "test_a_logged_defect" in line["trace"][0]
+    assert "secret" not in JsonLines().format(record)
+
+
+@pytest.mark.usefixtures("untouched")
+@pytest.mark.parametrize(
+    ("trusted", "forwarded", "address"),
+    [
+        ((), "192.0.2.7", "127.0.0.1"),
+        (("192.0.2.0/24",), "192.0.2.7", "127.0.0.1"),
+        (("127.0.0.1",), "192.0.2.7", "192.0.2.7"),
+        (("127.0.0.0/8",), "192.0.2.9, 192.0.2.7", "192.0.2.7"),
+        (("127.0.0.1",), "2001:db8::7", "2001:db8::7"),
+        (("127.0.0.1",), "unknown", None),
+    ],
+)
+async def test_the_history_has_the_address_that_a_trusted_proxy_tells(
+    start_service: StartService,
+    demo_url: SecretStr,
+    demo_database: asyncpg.Connection,
+    *,
+    trusted: tuple[str, ...],
+    forwarded: str,
+    address: str | None,
+) -> None:
+    service = await start_service(demo_url, trusted_proxies=trusted)
+    await service.post(UPDATE, data=update(), headers={"X-Forwarded-For": forwarded})
+    assert await demo_database.fetchval("SELECT host(address) FROM callflow_history") == address
+
+
+async def test_a_post_without_anything_is_answered(demo_service: httpx.AsyncClient) -> None:
+    assert answer(await demo_service.post(UPDATE)) == refused("Bad login")
