@@ -14,10 +14,9 @@ import time
 from pathlib import Path
 from typing import Final
 
+import world
 from callflow_service.embedded import start_embedded
 from callflow_service.migrating import migrate
-
-import world
 
 _HEAD: Final = "accounts:\n  - {id: 1, username: admin, role: admin, api_key: benchmark-admin-secret}\ndevices:\n"
 _DEVICE: Final = "  - {{id: {0}, technology: SIP, name: '{0}', owner: admin, ring_seconds: 30}}\n"

@@ -151,11 +151,16 @@ def ratio(rates: Rates, one: str, other: str) -> float:
 
 def sending(program: Program, requests: Path) -> Callable[[int], float]:
     """Measure a program's rate by wrk, for some seconds."""
+    return lambda seconds: loads.wrk(program, requests, seconds=seconds)["rate"]
+
+
+def asking(program: Program, lookups: Path) -> Callable[[int], float]:
+    """Measure a program's rate of lookups; where many took too long, say so: the service left those open."""
 
     def measure(seconds: int) -> float:
-        numbers = loads.wrk(program, requests, seconds=seconds)
+        numbers = loads.wrk(program, lookups, seconds=seconds)
         if numbers["p99_ms"] > _SWITCH_TIMEOUT_MS:
-            say(f"p99 was {numbers['p99_ms']:.0f} ms: if these were lookups, some were answered with 'carry on'")
+            say(f"the p99 was {numbers['p99_ms']:.0f} ms, so some lookups were answered with 'carry on'")
         return numbers["rate"]
 
     return measure

@@ -2,14 +2,10 @@
 
 import asyncio
 import os
-import shutil
-import signal
-import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -17,110 +13,30 @@ import asyncpg
 import httpx
 import pytest
 import pytest_asyncio
+from programs import ServiceProcess, SetFlow, StartTelephony, Telephony, start_kamailio, write_connections
+from pydantic import SecretStr
+from telephones import FarEnd, until
+
 from callflow_service.settings import driver_url
 from callflow_service.world.loading import DEMO_FILE, load_world
 from mor_requests import UPDATE, StartService, signed
-from pydantic import SecretStr
-from telephones import DOMAIN, HERE, Caller, FarEnd, until
 
-SHIPPED: Final = Path(__file__).parents[2] / "switches" / "kamailio"
 WORLD: Final = Path(__file__).with_name("world.yaml")
+SWITCH_PASSWORD: Final = "kamailio-secret"
+"""The switch user's, as world.yaml has it."""
+
 PHONES: Final = ("reception", "sales", "support", "workshop")
 """Who is registered from the start."""
 
-DEVICES: Final = {"reception": 501, "sales": 502, "support": 503, "workshop": 504, "unplugged": 505, "telefax": 506, "store": 507}
-
-
-@dataclass(frozen=True)
-class Telephony:
-    """A running Kamailio, a telephone to call it with, and everything that it can ring."""
-
-    caller: Caller
-    far_end: FarEnd
-    log: Path
-
-    def warnings(self) -> list[str]:
-        """What Kamailio has said of its questions."""
-        lines = self.log.read_text(errors="replace").splitlines()
-        return [line.partition("callflow: ")[2] for line in lines if "callflow: " in line]
-
-
-StartTelephony = Callable[..., Awaitable[Telephony]]
-
-
-def free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as bound:
-        bound.bind((HERE, 0))
-        port: int = bound.getsockname()[1]
-        return port
-
-
-def write_connections(folder: Path, url: str, password: str) -> Path:
-    """The shipped file with the service's address and the password changed, as its operator would."""
-    changes = {
-        "url = http://127.0.0.1:8000": f"url = {url}",
-        "username = switch\n": "username = kamailio\n",
-        "password = switch-secret": f"password = {password}",
-    }
-    text = (SHIPPED / "callflow-http.cfg").read_text()
-    for shipped, wanted in changes.items():
-        assert text.count(shipped) == 1, f"The shipped callflow-http.cfg was to say {shipped!r} once."
-        text = text.replace(shipped, wanted)
-    file = folder / "callflow-http.cfg"
-    file.write_text(text)
-    return file
-
-
-async def start_kamailio(
-    running: AsyncExitStack, folder: Path, far_end: FarEnd, defines: dict[str, str]
-) -> tuple[Caller, Path]:
-    """Start Kamailio on a free port, and wait until it answers; a port that somebody else took is tried again."""
-    program = shutil.which("kamailio", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    if program is None:
-        pytest.fail(
-            "Real calls need Kamailio: Debian packages kamailio, kamailio-extra-modules, kamailio-json-modules and "
-            "kamailio-utils-modules."
-        )
-    log = folder / "kamailio.log"
-    for _ in range(3):
-        port = free_port()
-        settings = {
-            "LISTEN": f"udp:{HERE}:{port}",
-            "DOMAIN": f'"{DOMAIN}"',
-            "TRUNK": f'"{far_end.sockets["trunk"].address}"',
-            "VOICEMAIL": f'"sip:{far_end.sockets["voicemail"].address}"',
-            "PROCESSES": "2",
-            **defines,
-        }
-        with log.open("wb") as output:
-            process = await asyncio.create_subprocess_exec(
-                program,
-                *("-f", SHIPPED / "kamailio.cfg", "-DD", "-E", "-m", "32", "-M", "4", "-w", folder, "-Y", folder),
-                *(part for name, value in settings.items() for part in ("-A", f"{name}={value}")),
-                stdout=output,
-                stderr=output,
-            )
-        caller = await Caller((HERE, port)).open()
-        for _ in range(40):
-            if process.returncode is not None:
-                break
-            if await caller.is_answered(within=0.25):
-                running.push_async_callback(_stop, process)
-                running.callback(caller.close)
-                return caller, log
-        caller.close()
-        await _stop(process)
-    pytest.fail(f"Kamailio was to start and did not:\n{log.read_text(errors='replace')}")
-
-
-async def _stop(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is None:
-        process.terminate()
-        try:
-            await asyncio.wait_for(process.wait(), 10)
-        except TimeoutError:
-            process.kill()
-            await process.wait()
+DEVICES: Final = {
+    "reception": 501,
+    "sales": 502,
+    "support": 503,
+    "workshop": 504,
+    "unplugged": 505,
+    "telefax": 506,
+    "store": 507,
+}
 
 
 @pytest_asyncio.fixture(scope="session")
@@ -128,7 +44,9 @@ async def start_telephony() -> AsyncIterator[StartTelephony]:
     """Start a Kamailio that asks the service at an address, with the phones registered."""
     async with AsyncExitStack() as running:
 
-        async def start(url: str, password: str = "kamailio-secret", **defines: str) -> Telephony:
+        async def start(
+            url: str, password: str = SWITCH_PASSWORD, phones: tuple[str, ...] = PHONES, **defines: str
+        ) -> Telephony:
             folder = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="callflow-calls-")))
             far_end = FarEnd()
             await far_end.open("phone", "trunk", "voicemail")
@@ -138,8 +56,8 @@ async def start_telephony() -> AsyncIterator[StartTelephony]:
             caller, log = await start_kamailio(
                 running, folder, far_end, {"CALLFLOW_CONNECTIONS": f'"{connections}"', **defines}
             )
-            for name in PHONES:
-                await caller.register(name, f"sip:{name}@{far_end.sockets['phone'].address}")
+            for name in phones:
+                assert await caller.register(name, f"sip:{name}@{far_end.sockets['phone'].address}") == 200
             return Telephony(caller, far_end, log)
 
         yield start
@@ -182,9 +100,6 @@ async def no_flows(calls_url: SecretStr) -> None:
         await connection.close()
 
 
-SetFlow = Callable[..., Awaitable[None]]
-
-
 @pytest.fixture
 def set_flow(calls_service: httpx.AsyncClient) -> SetFlow:
     """Change a device's call flow by MOR's signed call, as its clients do."""
@@ -195,25 +110,6 @@ def set_flow(calls_service: httpx.AsyncClient) -> SetFlow:
         assert "<status>Callflow was successfully updated</status>" in response.text
 
     return change
-
-
-@dataclass
-class ServiceProcess:
-    """The service as a process of its own, to be stopped and frozen."""
-
-    process: asyncio.subprocess.Process
-    url: str
-
-    def freeze(self) -> None:
-        self.process.send_signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        self.process.send_signal(signal.SIGCONT)
-
-    async def stop(self) -> None:
-        if self.process.returncode is None:
-            self.thaw()
-        await _stop(self.process)
 
 
 @pytest_asyncio.fixture

@@ -4,7 +4,9 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
+import httpx
 import pytest
+from programs import SetFlow, StartTelephony, Telephony
 from telephones import ALICE, Leg, Reaction, until
 
 pytestmark = pytest.mark.calls
@@ -54,13 +56,17 @@ def from_reception(state: str, to: str, *, caller: str = RECEPTION, known_as: st
         caller,
         (f"<sip:{known_as}@sip.example.org>;reason={reason};counter=1;privacy=off",),
         (
-            f"<sip:{known_as}@sip.example.org?Privacy=none>;index=1, "
-            f"<sip:{to}@sip.example.org;cause={cause}>;index=1.1;mp=1",
+            (
+                f"<sip:{known_as}@sip.example.org?Privacy=none>;index=1, "
+                f"<sip:{to}@sip.example.org;cause={cause}>;index=1.1;mp=1"
+            ),
         ),
     )
 
 
-async def test_a_call_to_a_device_without_a_flow_goes_as_if_nobody_had_been_asked(telephony, questions) -> None:
+async def test_a_call_to_a_device_without_a_flow_goes_as_if_nobody_had_been_asked(
+    telephony: Telephony, questions: Questions
+) -> None:
     call = await telephony.caller.place("reception")
 
     assert await call.ends() == 200
@@ -69,7 +75,7 @@ async def test_a_call_to_a_device_without_a_flow_goes_as_if_nobody_had_been_aske
     assert questions() == ["none"]
 
 
-async def test_a_number_that_is_no_device_goes_out_by_the_trunk(telephony) -> None:
+async def test_a_number_that_is_no_device_goes_out_by_the_trunk(telephony: Telephony) -> None:
     call = await telephony.caller.place("+37069999999")
 
     assert await call.ends() == 200
@@ -77,7 +83,9 @@ async def test_a_number_that_is_no_device_goes_out_by_the_trunk(telephony) -> No
     assert telephony.far_end.legs == [Leg("trunk", "+37069999999", ALICE)]
 
 
-async def test_before_the_call_it_goes_to_another_device(telephony, set_flow, questions) -> None:
+async def test_before_the_call_it_goes_to_another_device(
+    telephony: Telephony, set_flow: SetFlow, questions: Questions
+) -> None:
     await set_flow("reception", "before_call", forward_to_device="502")
 
     call = await telephony.caller.place("reception")
@@ -88,7 +96,9 @@ async def test_before_the_call_it_goes_to_another_device(telephony, set_flow, qu
     assert questions() == ["forward"]
 
 
-async def test_before_the_call_it_goes_to_a_number_which_is_told_of_the_did(telephony, set_flow) -> None:
+async def test_before_the_call_it_goes_to_a_number_which_is_told_of_the_did(
+    telephony: Telephony, set_flow: SetFlow
+) -> None:
     await set_flow("reception", "before_call", external_number="+37069999999")
 
     call = await telephony.caller.place("reception")
@@ -98,7 +108,7 @@ async def test_before_the_call_it_goes_to_a_number_which_is_told_of_the_did(tele
     assert telephony.far_end.legs == [from_reception("before_call", "+37069999999", known_as="37052000501")]
 
 
-async def test_a_call_to_the_did_reaches_the_device_of_the_flow(telephony, set_flow) -> None:
+async def test_a_call_to_the_did_reaches_the_device_of_the_flow(telephony: Telephony, set_flow: SetFlow) -> None:
     await set_flow("reception", "busy", forward_to_device="502")
 
     call = await telephony.caller.place("37052000501")
@@ -110,7 +120,7 @@ async def test_a_call_to_the_did_reaches_the_device_of_the_flow(telephony, set_f
 
 @pytest.mark.parametrize(("reaction", "state"), REFUSALS)
 async def test_a_device_that_does_not_take_the_call_passes_it_on_to_another(
-    telephony, set_flow, questions, reaction, state
+    telephony: Telephony, set_flow: SetFlow, questions: Questions, reaction: Reaction, state: str
 ) -> None:
     await set_flow("reception", state, forward_to_device="502")
     telephony.far_end.reactions["reception"] = reaction
@@ -128,7 +138,7 @@ async def test_a_device_that_does_not_take_the_call_passes_it_on_to_another(
     [(Reaction.BUSY, "busy"), (Reaction.RINGS, "no_answer"), (Reaction.OUT_OF_SERVICE, "failed")],
 )
 async def test_a_device_that_does_not_take_the_call_passes_it_on_to_a_number(
-    telephony, set_flow, reaction, state
+    telephony: Telephony, set_flow: SetFlow, reaction: Reaction, state: str
 ) -> None:
     await set_flow("reception", state, external_number="37069999999")
     telephony.far_end.reactions["reception"] = reaction
@@ -143,7 +153,9 @@ async def test_a_device_that_does_not_take_the_call_passes_it_on_to_a_number(
     ]
 
 
-async def test_a_device_that_is_not_registered_has_failed(telephony, set_flow, questions) -> None:
+async def test_a_device_that_is_not_registered_has_failed(
+    telephony: Telephony, set_flow: SetFlow, questions: Questions
+) -> None:
     await set_flow("unplugged", "failed", forward_to_device="502", src_callerid="true")
 
     call = await telephony.caller.place("unplugged")
@@ -157,8 +169,10 @@ async def test_a_device_that_is_not_registered_has_failed(telephony, set_flow, q
             ALICE,
             ("<sip:unplugged@sip.example.org>;reason=unavailable;counter=1;privacy=off",),
             (
-                "<sip:unplugged@sip.example.org?Privacy=none>;index=1, "
-                "<sip:sales@sip.example.org;cause=503>;index=1.1;mp=1",
+                (
+                    "<sip:unplugged@sip.example.org?Privacy=none>;index=1, "
+                    "<sip:sales@sip.example.org;cause=503>;index=1.1;mp=1"
+                ),
             ),
         )
     ]
@@ -170,7 +184,7 @@ async def test_a_device_that_is_not_registered_has_failed(telephony, set_flow, q
     [(Reaction.BUSY, "busy"), (Reaction.RINGS, "no_answer"), (Reaction.UNKNOWN, "failed")],
 )
 async def test_a_call_that_nothing_is_set_for_ends_with_the_cause_that_came(
-    telephony, set_flow, questions, reaction, state
+    telephony: Telephony, set_flow: SetFlow, questions: Questions, reaction: Reaction, state: str
 ) -> None:
     await set_flow("reception", next(other for other in CAUSES if other != state), forward_to_device="502")
     telephony.far_end.reactions["reception"] = reaction
@@ -182,7 +196,9 @@ async def test_a_call_that_nothing_is_set_for_ends_with_the_cause_that_came(
     assert questions() == ["ring", "end"]
 
 
-async def test_a_redirection_is_left_to_the_caller(telephony, set_flow, questions) -> None:
+async def test_a_redirection_is_left_to_the_caller(
+    telephony: Telephony, set_flow: SetFlow, questions: Questions
+) -> None:
     await set_flow("reception", "failed", forward_to_device="502")
     telephony.far_end.reactions["reception"] = Reaction.MOVED
 
@@ -193,7 +209,9 @@ async def test_a_redirection_is_left_to_the_caller(telephony, set_flow, question
     assert questions() == ["ring"]
 
 
-async def test_three_devices_pass_a_call_on_and_each_is_told_of(telephony, set_flow, questions) -> None:
+async def test_three_devices_pass_a_call_on_and_each_is_told_of(
+    telephony: Telephony, set_flow: SetFlow, questions: Questions
+) -> None:
     await set_flow("reception", "no_answer", forward_to_device="502")
     await set_flow("sales", "busy", forward_to_device="504", src_callerid="true")
     await set_flow("workshop", "failed", external_number="37069999999", custom='"Night desk" <37060000999>')
@@ -215,13 +233,17 @@ async def test_three_devices_pass_a_call_on_and_each_is_told_of(telephony, set_f
             "workshop",
             RECEPTION,
             (
-                "<sip:sales@sip.example.org>;reason=user-busy;counter=1;privacy=off, "
-                "<sip:reception@sip.example.org>;reason=no-answer;counter=1;privacy=off",
+                (
+                    "<sip:sales@sip.example.org>;reason=user-busy;counter=1;privacy=off, "
+                    "<sip:reception@sip.example.org>;reason=no-answer;counter=1;privacy=off"
+                ),
             ),
             (
-                "<sip:reception@sip.example.org?Privacy=none>;index=1, "
-                "<sip:sales@sip.example.org;cause=408?Privacy=none>;index=1.1;mp=1, "
-                "<sip:workshop@sip.example.org;cause=486>;index=1.1.1;mp=1.1",
+                (
+                    "<sip:reception@sip.example.org?Privacy=none>;index=1, "
+                    "<sip:sales@sip.example.org;cause=408?Privacy=none>;index=1.1;mp=1, "
+                    "<sip:workshop@sip.example.org;cause=486>;index=1.1.1;mp=1.1"
+                ),
             ),
         ),
         Leg(
@@ -229,22 +251,28 @@ async def test_three_devices_pass_a_call_on_and_each_is_told_of(telephony, set_f
             "37069999999",
             '"Night desk" <sip:37060000999@sip.example.org>',
             (
-                "<sip:37060000504@sip.example.org>;reason=unavailable;counter=1;privacy=off, "
-                "<sip:37060000502@sip.example.org>;reason=user-busy;counter=1;privacy=off, "
-                "<sip:37052000501@sip.example.org>;reason=no-answer;counter=1;privacy=off",
+                (
+                    "<sip:37060000504@sip.example.org>;reason=unavailable;counter=1;privacy=off, "
+                    "<sip:37060000502@sip.example.org>;reason=user-busy;counter=1;privacy=off, "
+                    "<sip:37052000501@sip.example.org>;reason=no-answer;counter=1;privacy=off"
+                ),
             ),
             (
-                "<sip:37052000501@sip.example.org?Privacy=none>;index=1, "
-                "<sip:37060000502@sip.example.org;cause=408?Privacy=none>;index=1.1;mp=1, "
-                "<sip:37060000504@sip.example.org;cause=486?Privacy=none>;index=1.1.1;mp=1.1, "
-                "<sip:37069999999@sip.example.org;cause=503>;index=1.1.1.1;mp=1.1.1",
+                (
+                    "<sip:37052000501@sip.example.org?Privacy=none>;index=1, "
+                    "<sip:37060000502@sip.example.org;cause=408?Privacy=none>;index=1.1;mp=1, "
+                    "<sip:37060000504@sip.example.org;cause=486?Privacy=none>;index=1.1.1;mp=1.1, "
+                    "<sip:37069999999@sip.example.org;cause=503>;index=1.1.1.1;mp=1.1.1"
+                ),
             ),
         ),
     ]
     assert questions() == ["ring", "forward", "forward", "forward"]
 
 
-async def test_a_number_that_does_not_take_the_call_ends_it(telephony, set_flow, questions) -> None:
+async def test_a_number_that_does_not_take_the_call_ends_it(
+    telephony: Telephony, set_flow: SetFlow, questions: Questions
+) -> None:
     await set_flow("reception", "before_call", external_number="37069999999")
     telephony.far_end.reactions["37069999999"] = Reaction.BUSY
 
@@ -255,7 +283,7 @@ async def test_a_number_that_does_not_take_the_call_ends_it(telephony, set_flow,
     assert questions() == ["forward", "end"]
 
 
-async def test_a_ring_of_two_ends_at_once_where_both_are_busy(telephony, set_flow) -> None:
+async def test_a_ring_of_two_ends_at_once_where_both_are_busy(telephony: Telephony, set_flow: SetFlow) -> None:
     await set_flow("reception", "busy", forward_to_device="502")
     await set_flow("sales", "busy", forward_to_device="501")
     telephony.far_end.reactions |= {"reception": Reaction.BUSY, "sales": Reaction.BUSY}
@@ -266,7 +294,7 @@ async def test_a_ring_of_two_ends_at_once_where_both_are_busy(telephony, set_flo
     assert telephony.far_end.legs == [Leg("phone", "reception", ALICE), from_reception("busy", "sales")]
 
 
-async def test_a_ring_of_two_before_the_call_rings_the_second(telephony, set_flow) -> None:
+async def test_a_ring_of_two_before_the_call_rings_the_second(telephony: Telephony, set_flow: SetFlow) -> None:
     await set_flow("reception", "before_call", forward_to_device="502")
     await set_flow("sales", "before_call", forward_to_device="501")
     telephony.far_end.reactions |= {"reception": Reaction.BUSY, "sales": Reaction.BUSY}
@@ -278,7 +306,7 @@ async def test_a_ring_of_two_before_the_call_rings_the_second(telephony, set_flo
 
 
 @pytest.mark.parametrize("state", ["before_call", "busy"])
-async def test_a_device_that_forwards_to_itself_rings_once(telephony, set_flow, state) -> None:
+async def test_a_device_that_forwards_to_itself_rings_once(telephony: Telephony, set_flow: SetFlow, state: str) -> None:
     await set_flow("reception", state, forward_to_device="501")
     telephony.far_end.reactions["reception"] = Reaction.BUSY
 
@@ -288,7 +316,9 @@ async def test_a_device_that_forwards_to_itself_rings_once(telephony, set_flow, 
     assert telephony.far_end.legs == [Leg("phone", "reception", ALICE)]
 
 
-async def test_a_call_that_went_past_here_too_often_is_refused(telephony, set_flow, questions) -> None:
+async def test_a_call_that_went_past_here_too_often_is_refused(
+    telephony: Telephony, set_flow: SetFlow, questions: Questions
+) -> None:
     await set_flow("reception", "before_call", forward_to_device="502")
 
     call = await telephony.caller.place("reception", max_forwards=0)
@@ -315,9 +345,7 @@ async def test_a_call_that_went_past_here_too_often_is_refused(telephony, set_fl
             '"Night desk" <sip:37060000999@sip.example.org>',
             id="a name and a number",
         ),
-        pytest.param(
-            "reception", {"custom": "*21#"}, '"*21#" <sip:*21%23@sip.example.org>', id="a number with signs"
-        ),
+        pytest.param("reception", {"custom": "*21#"}, '"*21#" <sip:*21%23@sip.example.org>', id="a number with signs"),
         pytest.param(
             "reception", {"custom": "Žalia Įstaiga"}, '"Žalia Įstaiga" <sip:37060000501@sip.example.org>', id="a name"
         ),
@@ -347,7 +375,9 @@ async def test_a_call_that_went_past_here_too_often_is_refused(telephony, set_fl
         ),
     ],
 )
-async def test_the_caller_id_that_was_chosen_is_shown(telephony, set_flow, device, choice, shown) -> None:
+async def test_the_caller_id_that_was_chosen_is_shown(
+    telephony: Telephony, set_flow: SetFlow, device: str, choice: dict[str, str], shown: str
+) -> None:
     await set_flow(device, "before_call", forward_to_device="502", **choice)
 
     call = await telephony.caller.place(device)
@@ -370,7 +400,7 @@ async def test_the_caller_id_that_was_chosen_is_shown(telephony, set_flow, devic
     ],
 )
 async def test_whatever_a_caller_is_called_the_call_goes_where_the_flow_says_and_shows_it_as_it_came(
-    telephony, set_flow, caller
+    telephony: Telephony, set_flow: SetFlow, caller: str
 ) -> None:
     await set_flow("reception", "busy", forward_to_device="502", src_callerid="true")
     telephony.far_end.reactions["reception"] = Reaction.BUSY
@@ -385,7 +415,9 @@ async def test_whatever_a_caller_is_called_the_call_goes_where_the_flow_says_and
     ]
 
 
-async def test_a_name_that_came_in_quotes_is_passed_on_beside_another_number(telephony, set_flow) -> None:
+async def test_a_name_that_came_in_quotes_is_passed_on_beside_another_number(
+    telephony: Telephony, set_flow: SetFlow
+) -> None:
     await set_flow("workshop", "before_call", forward_to_device="502", custom="37060000999")
     await set_flow("sales", "busy", forward_to_device="503")
     telephony.far_end.reactions["sales"] = Reaction.BUSY
@@ -397,7 +429,9 @@ async def test_a_name_that_came_in_quotes_is_passed_on_beside_another_number(tel
     assert [leg.caller for leg in telephony.far_end.legs] == ['"37060000999" <sip:37060000999@sip.example.org>', SALES]
 
 
-async def test_within_the_call_each_side_sees_the_numbers_that_it_knows(telephony, set_flow) -> None:
+async def test_within_the_call_each_side_sees_the_numbers_that_it_knows(
+    telephony: Telephony, set_flow: SetFlow
+) -> None:
     await set_flow("reception", "before_call", forward_to_device="502")
 
     call = await telephony.caller.place("reception")
@@ -410,7 +444,9 @@ async def test_within_the_call_each_side_sees_the_numbers_that_it_knows(telephon
     assert call.final.one("From") == f"{ALICE};tag=caller"
 
 
-async def test_a_caller_who_asked_for_privacy_is_not_named_beside_a_number_that_is_open(telephony, set_flow) -> None:
+async def test_a_caller_who_asked_for_privacy_is_not_named_beside_a_number_that_is_open(
+    telephony: Telephony, set_flow: SetFlow
+) -> None:
     await set_flow("reception", "before_call", forward_to_device="502")
     hidden = [
         ("Privacy", "id"),
@@ -419,9 +455,7 @@ async def test_a_caller_who_asked_for_privacy_is_not_named_beside_a_number_that_
         ("Identity", "abc.def.ghi;info=<https://example.org/x>;alg=ES256;ppt=shaken"),
     ]
 
-    call = await telephony.caller.place(
-        "reception", *hidden, caller='"Anonymous" <sip:anonymous@anonymous.invalid>'
-    )
+    call = await telephony.caller.place("reception", *hidden, caller='"Anonymous" <sip:anonymous@anonymous.invalid>')
 
     assert await call.ends() == 200
     await call.hang_up()
@@ -429,7 +463,7 @@ async def test_a_caller_who_asked_for_privacy_is_not_named_beside_a_number_that_
 
 
 async def test_a_caller_who_asked_for_privacy_keeps_it_where_the_caller_id_stays_as_it_comes(
-    telephony, set_flow
+    telephony: Telephony, set_flow: SetFlow
 ) -> None:
     await set_flow("reception", "before_call", forward_to_device="502", src_callerid="true")
 
@@ -441,7 +475,9 @@ async def test_a_caller_who_asked_for_privacy_keeps_it_where_the_caller_id_stays
     assert (leg.caller, leg.privacy, leg.identity) == (ALICE, ("id",), (ALICE,))
 
 
-async def test_voicemail_takes_the_call_for_the_device_it_was_for(telephony, set_flow, questions) -> None:
+async def test_voicemail_takes_the_call_for_the_device_it_was_for(
+    telephony: Telephony, set_flow: SetFlow, questions: Questions
+) -> None:
     await set_flow("reception", "before_call", forward_to_device="502")
     await set_flow("sales", "no_answer", "voicemail")
     # Voicemail takes longer than the phone was let ring.
@@ -459,7 +495,7 @@ async def test_voicemail_takes_the_call_for_the_device_it_was_for(telephony, set
     assert questions() == ["forward", "voicemail"]
 
 
-async def test_voicemail_before_the_call_rings_nobody(telephony, set_flow) -> None:
+async def test_voicemail_before_the_call_rings_nobody(telephony: Telephony, set_flow: SetFlow) -> None:
     await set_flow("reception", "before_call", "voicemail")
 
     call = await telephony.caller.place("37052000501")
@@ -469,7 +505,7 @@ async def test_voicemail_before_the_call_rings_nobody(telephony, set_flow) -> No
     assert telephony.far_end.legs == [Leg("voicemail", "reception", ALICE)]
 
 
-async def test_voicemail_that_refuses_is_the_end(telephony, set_flow, questions) -> None:
+async def test_voicemail_that_refuses_is_the_end(telephony: Telephony, set_flow: SetFlow, questions: Questions) -> None:
     await set_flow("reception", "before_call", "voicemail")
     telephony.far_end.reactions["voicemail"] = Reaction.OUT_OF_SERVICE
 
@@ -479,9 +515,12 @@ async def test_voicemail_that_refuses_is_the_end(telephony, set_flow, questions)
     assert questions() == ["voicemail"]
 
 
-async def test_a_device_with_two_phones_rings_both_and_each_is_shown_the_same(telephony, set_flow) -> None:
+async def test_a_device_with_two_phones_rings_both_and_each_is_shown_the_same(
+    telephony: Telephony, set_flow: SetFlow
+) -> None:
     for phone in ("store-1", "store-2"):
-        await telephony.caller.register("store", f"sip:{phone}@{telephony.far_end.sockets['phone'].address}")
+        contact = f"sip:{phone}@{telephony.far_end.sockets['phone'].address}"
+        assert await telephony.caller.register("store", contact) == 200
     await set_flow("reception", "before_call", forward_to_device="507")
     await set_flow("store", "no_answer", forward_to_device="502")
     telephony.far_end.reactions |= {"store-1": Reaction.RINGS, "store-2": Reaction.RINGS}
@@ -497,7 +536,9 @@ async def test_a_device_with_two_phones_rings_both_and_each_is_shown_the_same(te
     assert (third.called, third.caller) == ("sales", '"37060000507" <sip:37060000507@sip.example.org>')
 
 
-async def test_fax_detection_rings_the_device_since_a_proxy_hears_nothing(telephony, set_flow) -> None:
+async def test_fax_detection_rings_the_device_since_a_proxy_hears_nothing(
+    telephony: Telephony, set_flow: SetFlow
+) -> None:
     await set_flow("reception", "before_call", "fax_detect", fax_device="506")
 
     call = await telephony.caller.place("reception")
@@ -507,7 +548,7 @@ async def test_fax_detection_rings_the_device_since_a_proxy_hears_nothing(teleph
     assert telephony.far_end.legs == [Leg("phone", "reception", ALICE)]
 
 
-async def test_a_chain_that_came_in_is_continued_and_not_repeated(telephony, set_flow) -> None:
+async def test_a_chain_that_came_in_is_continued_and_not_repeated(telephony: Telephony, set_flow: SetFlow) -> None:
     await set_flow("reception", "busy", forward_to_device="502")
     telephony.far_end.reactions["reception"] = Reaction.BUSY
     came = [
@@ -538,14 +579,14 @@ async def test_a_chain_that_came_in_is_continued_and_not_repeated(telephony, set
             "sales",
             RECEPTION,
             (f"<sip:reception@sip.example.org>;reason=user-busy;counter=1;privacy=off, {diversion}",),
-            (
-                f"{history.format('?Privacy=none')}, <sip:sales@sip.example.org;cause=486>;index=1.1.1.1;mp=1.1.1",
-            ),
+            (f"{history.format('?Privacy=none')}, <sip:sales@sip.example.org;cause=486>;index=1.1.1.1;mp=1.1.1",),
         ),
     ]
 
 
-async def test_a_call_that_was_diverted_as_often_as_it_may_is_not_diverted_here(telephony, set_flow) -> None:
+async def test_a_call_that_was_diverted_as_often_as_it_may_is_not_diverted_here(
+    telephony: Telephony, set_flow: SetFlow
+) -> None:
     await set_flow("reception", "before_call", forward_to_device="502")
 
     call = await telephony.caller.place("reception", ("Diversion", "<sip:2002@pbx.example.net>;counter=5"))
@@ -555,7 +596,7 @@ async def test_a_call_that_was_diverted_as_often_as_it_may_is_not_diverted_here(
     assert [leg.called for leg in telephony.far_end.legs] == ["reception"]
 
 
-async def test_a_change_between_two_calls_is_in_force_on_the_second(telephony, set_flow) -> None:
+async def test_a_change_between_two_calls_is_in_force_on_the_second(telephony: Telephony, set_flow: SetFlow) -> None:
     for device, called in (("502", "sales"), ("503", "support")):
         await set_flow("reception", "before_call", forward_to_device=device)
         call = await telephony.caller.place("reception")
@@ -569,7 +610,9 @@ async def test_a_change_between_two_calls_is_in_force_on_the_second(telephony, s
     assert telephony.far_end.legs[-1] == Leg("phone", "reception", ALICE)
 
 
-async def test_who_hangs_up_while_the_forward_rings_is_forwarded_no_further(telephony, set_flow, questions) -> None:
+async def test_who_hangs_up_while_the_forward_rings_is_forwarded_no_further(
+    telephony: Telephony, set_flow: SetFlow, questions: Questions
+) -> None:
     await set_flow("reception", "busy", forward_to_device="502")
     await set_flow("sales", "no_answer", forward_to_device="503")
     await set_flow("sales", "failed", forward_to_device="504")
@@ -588,7 +631,7 @@ async def test_who_hangs_up_while_the_forward_rings_is_forwarded_no_further(tele
     assert questions() == ["ring", "forward", "none"]
 
 
-async def test_a_phone_stops_ringing_when_its_time_is_over(telephony, set_flow) -> None:
+async def test_a_phone_stops_ringing_when_its_time_is_over(telephony: Telephony, set_flow: SetFlow) -> None:
     await set_flow("reception", "no_answer", forward_to_device="502")
     telephony.far_end.reactions["reception"] = Reaction.RINGS
 
@@ -598,3 +641,40 @@ async def test_a_phone_stops_ringing_when_its_time_is_over(telephony, set_flow) 
     await call.hang_up()
     (cancel,) = telephony.far_end.received("CANCEL")
     assert cancel.uri.startswith("sip:reception@")
+
+
+@pytest.mark.usefixtures("no_flows")
+async def test_strangers_register_nowhere_and_reach_devices_alone(
+    start_telephony: StartTelephony, calls_service: httpx.AsyncClient, set_flow: SetFlow
+) -> None:
+    telephony = await start_telephony(str(calls_service.base_url), phones=(), PHONES='"192.0.2.0/24"')
+    await set_flow("reception", "before_call", external_number="37069999999", src_callerid="true")
+
+    registered = await telephony.caller.register("sales", "sip:sales@192.0.2.1")
+    dialled_a_number = await telephony.caller.place("37069999999")
+    dialled_a_device = await telephony.caller.place("reception")
+
+    assert registered == 403
+    assert await dialled_a_number.ends() == 404
+    assert await dialled_a_device.ends() == 200
+    await dialled_a_device.hang_up()
+    assert [(leg.place, leg.called) for leg in telephony.far_end.legs] == [("trunk", "37069999999")]
+
+
+@pytest.mark.usefixtures("no_flows")
+async def test_an_operator_may_take_a_no_for_a_failure_and_have_answers_explained(
+    start_telephony: StartTelephony, calls_service: httpx.AsyncClient, set_flow: SetFlow
+) -> None:
+    telephony = await start_telephony(str(calls_service.base_url), CALLFLOW_REJECTED='"failed"', CALLFLOW_EXPLAIN="1")
+    await set_flow("reception", "failed", forward_to_device="502")
+    telephony.far_end.reactions["reception"] = Reaction.DECLINES
+
+    call = await telephony.caller.place("reception")
+
+    assert await call.ends() == 200
+    await call.hang_up()
+    assert [leg.called for leg in telephony.far_end.legs] == ["reception", "sales"]
+    assert telephony.warnings() == [
+        "before_call: ring: SIP/reception rings",
+        "failed: forward: SIP/reception failed: forward to SIP/sales; SIP/sales rings",
+    ]

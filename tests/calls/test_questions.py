@@ -3,10 +3,12 @@
 import asyncio
 import base64
 import json
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import pytest
 import pytest_asyncio
+from programs import StartTelephony, Telephony
 from telephones import ALICE, HERE, Leg, until
 
 pytestmark = pytest.mark.calls
@@ -33,7 +35,7 @@ class Listener:
 
 
 @pytest_asyncio.fixture(scope="module")
-async def listener():
+async def listener() -> AsyncIterator[Listener]:
     listening = Listener()
     async with await asyncio.start_server(listening.take, HERE, 0) as server:
         listening.url = f"http://{HERE}:{server.sockets[0].getsockname()[1]}"
@@ -41,12 +43,12 @@ async def listener():
 
 
 @pytest_asyncio.fixture(scope="module")
-async def unanswered_telephony(start_telephony, listener):
+async def unanswered_telephony(start_telephony: StartTelephony, listener: Listener) -> Telephony:
     return await start_telephony(listener.url)
 
 
 @pytest_asyncio.fixture
-async def telephony(unanswered_telephony, listener):
+async def telephony(unanswered_telephony: Telephony, listener: Listener) -> Telephony:
     unanswered_telephony.far_end.forget()
     listener.is_open.set()
     listener.heads.clear()
@@ -54,7 +56,9 @@ async def telephony(unanswered_telephony, listener):
     return unanswered_telephony
 
 
-async def asked(telephony, listener: Listener, *headers: tuple[str, str], caller: str = ALICE) -> dict[str, str]:
+async def asked(
+    telephony: Telephony, listener: Listener, *headers: tuple[str, str], caller: str = ALICE
+) -> dict[str, str]:
     """The question of a call to the reception, without the call's id, which is another one each time."""
     call = await telephony.caller.place("reception", *headers, caller=caller)
     assert await call.ends() == 200
@@ -65,7 +69,7 @@ async def asked(telephony, listener: Listener, *headers: tuple[str, str], caller
     return question
 
 
-async def test_a_question_comes_once_and_with_the_password(telephony, listener) -> None:
+async def test_a_question_comes_once_and_with_the_password(telephony: Telephony, listener: Listener) -> None:
     assert await asked(telephony, listener) == {
         "state": "before_call",
         "called": "reception",
@@ -90,7 +94,9 @@ async def test_a_question_comes_once_and_with_the_password(telephony, listener) 
         pytest.param('"Bj\udcf6rn" ', None, id="no UTF-8"),
     ],
 )
-async def test_a_callers_name_arrives_as_it_is_whatever_stands_in_it(telephony, listener, name, told) -> None:
+async def test_a_callers_name_arrives_as_it_is_whatever_stands_in_it(
+    telephony: Telephony, listener: Listener, name: str, told: str | None
+) -> None:
     expected = {"state": "before_call", "called": "reception", "caller_number": "37061111111"}
 
     question = await asked(telephony, listener, caller=f"{name}<sip:37061111111@sip.example.org>")
@@ -98,7 +104,7 @@ async def test_a_callers_name_arrives_as_it_is_whatever_stands_in_it(telephony, 
     assert question == expected | ({} if told is None else {"caller_name": told})
 
 
-async def test_all_lines_of_the_headers_arrive_in_their_order(telephony, listener) -> None:
+async def test_all_lines_of_the_headers_arrive_in_their_order(telephony: Telephony, listener: Listener) -> None:
     diversion = ("<sip:2@example.net>;reason=no-answer", '"A, B" <sip:1@example.net>, <sip:0@example.net>')
     history = ("<sip:1@example.net>;index=1", "<sip:2@example.net;cause=486>;index=1.1")
 
@@ -119,13 +125,15 @@ async def test_all_lines_of_the_headers_arrive_in_their_order(telephony, listene
     ("wish", "told"),
     [("id", "full"), ("user", "full"), ("header;critical", "full"), ("session; id", "full"), ("none", None)],
 )
-async def test_a_wish_for_privacy_is_told(telephony, listener, wish, told) -> None:
+async def test_a_wish_for_privacy_is_told(
+    telephony: Telephony, listener: Listener, wish: str, told: str | None
+) -> None:
     question = await asked(telephony, listener, ("Privacy", wish))
 
     assert question.get("privacy") == told
 
 
-async def test_without_an_answer_the_headers_stay_as_they_came(telephony, listener) -> None:
+async def test_without_an_answer_the_headers_stay_as_they_came(telephony: Telephony, listener: Listener) -> None:
     headers = [("Diversion", "<sip:2@example.net>"), ("History-Info", "<sip:2@example.net>;index=1"), ("Privacy", "id")]
 
     await asked(telephony, listener, *headers)
@@ -135,7 +143,9 @@ async def test_without_an_answer_the_headers_stay_as_they_came(telephony, listen
     ]
 
 
-async def test_a_call_that_is_repeated_before_there_is_an_answer_is_asked_about_once(telephony, listener) -> None:
+async def test_a_call_that_is_repeated_before_there_is_an_answer_is_asked_about_once(
+    telephony: Telephony, listener: Listener
+) -> None:
     listener.is_open.clear()
     call = await telephony.caller.place("reception")
     await until(lambda: len(listener.questions) == 1, "The call was to be asked about")
