@@ -88,7 +88,7 @@ async def start_service() -> AsyncIterator[StartService]:
 
         async def start(url: SecretStr, **settings: Any) -> httpx.AsyncClient:
             app = create_app(Settings(database_url=url, **settings))
-            config = uvicorn.Config(app, port=0, log_config=None, access_log=False, proxy_headers=False)
+            config = uvicorn.Config(app, port=0, log_config=None, access_log=False, proxy_headers=False, timeout_keep_alive=600)
             server = uvicorn.Server(config)
             serving = asyncio.create_task(server.serve())
 

@@ -72,8 +72,11 @@ class Settings(BaseSettings):
     @field_validator("trusted_proxies")
     @classmethod
     def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for network in value:
-            ip_network(network)
+        try:
+            for network in value:
+                ip_network(network)
+        except ValueError:
+            raise ValueError("not addresses or networks, comma-separated") from None
         return value
 
     @field_validator("database_url")
@@ -92,7 +95,7 @@ def driver_url(url: SecretStr) -> URL:
     """
     try:
         parsed = make_url(url.get_secret_value())
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         # The parser's own message would quote the URL, and with it the password.
         raise ValueError("not a database URL") from None
     if parsed.get_backend_name() not in {"postgresql", "postgres"}:

@@ -610,17 +610,21 @@ async def test_a_change_between_two_calls_is_in_force_on_the_second(telephony: T
     assert telephony.far_end.legs[-1] == Leg("phone", "reception", ALICE)
 
 
+@pytest.mark.parametrize("last_words", [487, 486, 408])
 async def test_who_hangs_up_while_the_forward_rings_is_forwarded_no_further(
-    telephony: Telephony, set_flow: SetFlow, questions: Questions
+    telephony: Telephony, set_flow: SetFlow, questions: Questions, last_words: int
 ) -> None:
     await set_flow("reception", "busy", forward_to_device="502")
     await set_flow("sales", "no_answer", forward_to_device="503")
-    await set_flow("sales", "failed", forward_to_device="504")
+    await set_flow("sales", "failed", forward_to_device="503")
+    await set_flow("sales", "busy", forward_to_device="503")
     telephony.far_end.reactions |= {"reception": Reaction.BUSY, "sales": Reaction.RINGS}
+    telephony.far_end.cancelled_with = last_words
 
     call = await telephony.caller.place("reception")
     await telephony.far_end.rings("sales")
     await call.cancel()
+    assert call.final.status in {487, last_words}
 
     await until(lambda: len(telephony.far_end.received("CANCEL")) == 1, "The phone that rang was to be told")
     # A second call is answered after whatever the first one may have left behind.

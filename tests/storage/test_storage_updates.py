@@ -2,20 +2,17 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import AsyncIterator, Callable
 
 import asyncpg
 import httpx
 import pytest
 import pytest_asyncio
 from pydantic import SecretStr
-from sqlalchemy import Engine, event
 
 from mor_requests import ADMIN_KEY, ERRORS, GET, UPDATE, StartService, answer, get, got, refused, update, updated
-from own_demo import OwnDemo, connect, open_own_demo
+from own_demo import OwnDemo, open_own_demo
+from statements import statements
 
 CALL_FLOWS = "SELECT to_jsonb(callflow) FROM callflow ORDER BY device_id, state"
 HISTORY = """SELECT account_id, face, host(address) AS address, request_id, device_id, state, priority, before, after
@@ -116,32 +113,16 @@ async def test_the_history_tells_when(demo_service: httpx.AsyncClient, demo_data
     assert before <= changed_at <= await demo_database.fetchval("SELECT clock_timestamp()")
 
 
-@contextmanager
-def statements(before_each: Callable[[list[str]], None] = lambda _: None) -> Iterator[list[str]]:
-    """The statements that are executed meanwhile; `before_each` is called before each with all up to it."""
-    executed: list[str] = []
-
-    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        executed.append(statement)
-        before_each(executed)
-
-    event.listen(Engine, "before_cursor_execute", note)
-    try:
-        yield executed
-    finally:
-        event.remove(Engine, "before_cursor_execute", note)
-
-
 @pytest.mark.usefixtures("untouched")
 async def test_an_update_takes_two_statements_and_a_get_one(demo_service: httpx.AsyncClient) -> None:
     await demo_service.post(GET, data=get())
-    with statements() as executed:
+    async with statements() as executed:
         assert answer(await demo_service.post(UPDATE, data=update())) == updated()
         assert [statement.split()[0] for statement in executed] == ["SELECT", "WITH"]
-    with statements() as executed:
+    async with statements() as executed:
         assert answer(await demo_service.post(GET, data=get()))[0] == 200
         assert [statement.split()[0] for statement in executed] == ["SELECT"]
-    with statements() as executed:
+    async with statements() as executed:
         assert answer(await demo_service.post(UPDATE, data=update(did_id="2"))) == refused(ERRORS[13])
         assert [statement.split()[0] for statement in executed] == ["SELECT"]
 
@@ -190,12 +171,6 @@ async def service_on_vanishing(start_service: StartService, vanishing: OwnDemo) 
     return service
 
 
-async def execute(demo: OwnDemo, statement: str) -> None:
-    connection = await connect(demo.url)
-    await connection.execute(statement)
-    await connection.close()
-
-
 @pytest.mark.parametrize(
     ("sent", "vanishes", "number"),
     [
@@ -217,13 +192,11 @@ async def test_what_vanishes_between_the_two_statements_was_not_found(
         FROM (VALUES (31, 'SIP'), (32, 'SIP'), (33, 'FAX')) AS new (id, technology);
         INSERT INTO did VALUES (30, '30', 31)""")
 
-    def before_the_second(executed: list[str]) -> None:
+    async def before_the_second(executed: list[str]) -> None:
         if len(executed) == 2:
-            # In a thread, because what executes the statement cannot await.
-            with ThreadPoolExecutor() as thread:
-                thread.submit(asyncio.run, execute(vanishing, vanishes)).result()
+            await vanishing.database.execute(vanishes)
 
-    with statements(before_the_second) as executed:
+    async with statements(before_the_second) as executed:
         response = await service_on_vanishing.post(UPDATE, data=update(device_id="31", **sent))
     assert len(executed) == 2
     assert answer(response) == refused(ERRORS[number])

@@ -268,6 +268,9 @@ async def test_a_hostile_channel_gets_a_harmless_dialplan(
     for name in ROUTED_BY:
         response = await service.post("/switch/freeswitch", data=request | {name: attack}, auth=SWITCH)
         check("freeswitch", response)
+    # Nothing is set for device 501, so the call ends with the cause that came.
+    over = request | {"variable_callflow_path": "501_c1", "variable_callflow_state": attack}
+    check("freeswitch", await service.post("/switch/freeswitch", data=over, auth=SWITCH))
     response = await service.post("/switch/freeswitch", data=request | {"Hunt-Context": attack}, auth=SWITCH)
     assert response.content == NOT_FOUND
 

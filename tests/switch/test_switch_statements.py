@@ -30,21 +30,6 @@ INSERT INTO callflow (device_id, state, priority, action, target_device_id, targ
 ANALYZE"""
 
 
-@contextmanager
-def counted() -> Iterator[list[str]]:
-    """The statements that the service runs meanwhile."""
-    statements: list[str] = []
-
-    def note(*arguments: object) -> None:
-        statements.append(str(arguments[2]))
-
-    sa.event.listen(Engine, "before_cursor_execute", note)
-    try:
-        yield statements
-    finally:
-        sa.event.remove(Engine, "before_cursor_execute", note)
-
-
 @pytest.mark.parametrize("face", FACES)
 async def test_a_usual_question_is_one_statement_in_every_face(
     service: httpx.AsyncClient, flows: Flows, face: str
@@ -52,10 +37,10 @@ async def test_a_usual_question_is_one_statement_in_every_face(
     await flows.forward(500, to=501)
     question = freeswitch_request("5000") if face == "freeswitch" else {"called": "5000"}
     await service.post(f"/switch/{face}", data=question, auth=SWITCH)
-    with counted() as statements:
+    async with statements() as sent:
         response = await service.post(f"/switch/{face}", data=question, auth=SWITCH)
     assert "5001" in response.text
-    assert len(statements) == 1
+    assert len(sent) == 1
 
 
 @pytest.mark.parametrize(
@@ -78,9 +63,9 @@ async def test_what_one_step_leads_to_is_one_statement(
     await flows.set(502, "before_call", "fax_detect", target=2)
     await flows.forward(503, "no_answer", to="37069999999")
     await ask(service, device="500")
-    with counted() as statements:
+    async with statements() as sent:
         await ask(service, **question)
-    assert len(statements) == 1
+    assert len(sent) == 1
 
 
 async def test_a_long_chain_is_two_statements(start_switch_service: StartService, flows: Flows) -> None:
@@ -89,18 +74,18 @@ async def test_a_long_chain_is_two_statements(start_switch_service: StartService
         await flows.forward(device, to=device + 1)
     await flows.set(508, "before_call", "fax_detect", target=2)
     await ask(service, device="501")
-    with counted() as statements:
+    async with statements() as sent:
         told = await ask(service, device="500")
     assert (told["action"], told["device"], told["leg"]) == ("fax", "508", "9")
-    assert len(statements) == 2
+    assert len(sent) == 2
 
 
 async def test_wrong_credentials_cost_no_statement_for_every_question(service: httpx.AsyncClient) -> None:
     await ask(service, device="500")
-    with counted() as statements:
+    async with statements() as sent:
         for _ in range(10):
             assert (await service.post("/switch/opensips", auth=("switch", "wrong"))).status_code == 401
-    assert len(statements) <= 2
+    assert len(sent) <= 2
 
 
 @pytest.fixture(scope="session")
