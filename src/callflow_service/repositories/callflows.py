@@ -6,7 +6,7 @@ from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Final, NoReturn, assert_never
 
-from sqlalchemy.exc import IntegrityError
+from asyncpg import IntegrityConstraintViolationError
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from callflow_service.domain.access import Account, OwnedDevice, Role
@@ -29,7 +29,7 @@ from callflow_service.domain.callflow import (
 from callflow_service.domain.changing import AssignedDid, Change, Facts, WantedChange
 from callflow_service.domain.errors import DeviceNotFound, DidNotFound, FaxDeviceNotFound, LocalDeviceNotFound
 from callflow_service.domain.signature import HashPolicy
-from callflow_service.repositories.statements import fetch, run
+from callflow_service.repositories.statements import fetch
 
 
 class Face(StrEnum):
@@ -158,8 +158,8 @@ async def save(session: AsyncSession, change: Change, origin: Origin) -> None:
         *(origin.account_id, origin.face, origin.address, origin.request_id),
     )
     try:
-        await run(session, _SAVE, parameters)
-    except IntegrityError as error:
+        await fetch(session, _SAVE, parameters)
+    except IntegrityConstraintViolationError as error:
         _raise_vanished(error, flow)
 
 
@@ -231,10 +231,9 @@ def _caller_id(kind: CallerIdKind, did_id: int, did_number: str, custom: str) ->
             assert_never(kind)
 
 
-def _raise_vanished(error: IntegrityError, flow: CallFlow) -> NoReturn:
+def _raise_vanished(error: IntegrityConstraintViolationError, flow: CallFlow) -> NoReturn:
     """Turn the constraint that was violated into what the caller is told."""
-    constraint = getattr(error.orig.__cause__, "constraint_name", None) if error.orig else None
-    match constraint:
+    match error.constraint_name:
         case "fk_callflow_device_id":
             raise DeviceNotFound from error
         case "fk_callflow_target_device_id" if isinstance(flow, FaxDetect):

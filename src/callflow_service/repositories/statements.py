@@ -1,22 +1,44 @@
 """Run one statement on a session's own connection."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import CursorResult
+import asyncpg
+from sqlalchemy.orm import Session
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-
-async def run(session: AsyncSession, statement: str, parameters: tuple[object, ...]) -> CursorResult[Any]:
-    """Run a statement written for the driver, `$1` and on for its parameters.
-
-    It goes past SQLAlchemy's compiler, which costs a request more than PostgreSQL does; asyncpg prepares each statement
-    once for each connection.
-    """
-    connection = await session.connection()
-    return await connection.exec_driver_sql(statement, parameters)
+_DRIVER: Final = "driver"
 
 
 async def fetch(session: AsyncSession, statement: str, parameters: tuple[object, ...]) -> Sequence[Any]:
-    """The rows of one statement, each a tuple in the order of its columns."""
-    return (await run(session, statement, parameters)).all()
+    """The rows of one statement, written for the driver with `$1` and on for its parameters.
+
+    The connection is the session's, from its pool; the statement goes to asyncpg, which prepares it once for each
+    connection. The layers between cost a request several times what PostgreSQL does (see `docs/performance.md`).
+
+    Raises:
+        asyncpg.PostgresError: PostgreSQL refused the statement.
+        OSError, asyncpg.InterfaceError: The connection broke; it is not used again.
+    """
+    driver = session.info.get(_DRIVER)
+    if driver is None:
+        driver = session.info[_DRIVER] = await session.run_sync(_driver)
+    try:
+        rows: Sequence[Any] = await driver.fetch(statement, *parameters)
+    except BaseException as error:
+        if not isinstance(error, asyncpg.PostgresError) or driver.is_closed():
+            # Broken, or left in the middle: nobody can tell what the server will send on it next.
+            driver.terminate()
+            await session.invalidate()
+        raise
+    return rows
+
+
+def _driver(session: Session) -> Any:  # noqa: ANN401 - asyncpg carries no types
+    connection = session.connection()
+    driver = connection.connection.driver_connection
+    if driver is None or driver.is_closed():
+        # The server went away and may be back: the pool makes a new connection.
+        connection.invalidate()
+        driver = connection.connection.driver_connection
+    return driver
