@@ -14,12 +14,13 @@ import httpx
 import pytest
 import pytest_asyncio
 import uvicorn
+from pydantic import SecretStr
+
 from callflow_service.app import create_app
 from callflow_service.embedded import start_embedded
 from callflow_service.migrating import migrate
 from callflow_service.settings import Settings, driver_url
 from callflow_service.world.loading import DEMO_FILE, load_world
-from pydantic import SecretStr
 
 StartService = Callable[..., Awaitable[httpx.AsyncClient]]
 
@@ -88,7 +89,9 @@ async def start_service() -> AsyncIterator[StartService]:
 
         async def start(url: SecretStr, **settings: Any) -> httpx.AsyncClient:
             app = create_app(Settings(database_url=url, **settings))
-            config = uvicorn.Config(app, port=0, log_config=None, access_log=False, proxy_headers=False, timeout_keep_alive=600)
+            config = uvicorn.Config(
+                app, port=0, log_config=None, access_log=False, proxy_headers=False, timeout_keep_alive=600
+            )
             server = uvicorn.Server(config)
             serving = asyncio.create_task(server.serve())
 
@@ -97,7 +100,7 @@ async def start_service() -> AsyncIterator[StartService]:
                 await serving
 
             running.push_async_callback(stop)
-            while not server.started:
+            while not server.started:  # noqa: ASYNC110 - the server has no event for it
                 await asyncio.sleep(0.01)
             port = server.servers[0].sockets[0].getsockname()[1]
             return await running.enter_async_context(httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}"))

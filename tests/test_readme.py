@@ -3,9 +3,10 @@
 import re
 from pathlib import Path
 
-from callflow_service.settings import PREFIX, Settings
 from pydantic import SecretStr
 from pydantic_core import PydanticUndefined
+
+from callflow_service.settings import PREFIX, Settings
 
 README = Path(__file__).parents[1] / "README.md"
 

@@ -6,6 +6,7 @@ from pydantic import SecretStr
 from callflow_service.domain.signature import HashPolicy
 from callflow_service.settings import Settings, SettingsError, driver_url, load_settings
 
+
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in Settings.model_fields:

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from callflow_service import __version__
-from callflow_service.database import Database, schema_problem
+from callflow_service.database import Database, Reading, schema_problem
 from callflow_service.domain.errors import StorageUnavailable
 from callflow_service.migrating import migration_scripts
 from callflow_service.mor.face import PREFIXES, MorFace
@@ -36,20 +36,22 @@ Every MOR call is signed; `callflow-service sign` prints the signed string, the 
 def create_app(settings: Settings) -> FastAPI:
     """The application, ready to be served. It connects to the database when it is first asked something."""
     database = Database(settings.database_url, pool_size=settings.pool_size, timeout_ms=settings.database_timeout_ms)
+    reading = _reading(settings, database)
     mor = MorFace(
         call_flows=CallFlows(database, settings.api_enabled, settings.hash_policy, Passwords()),
         allow_get=settings.allow_get,
         envelope=settings.error_envelope,
     )
     switches = SwitchFace(
-        users=SwitchUsers(database),
-        calls=Calls(database, settings.technologies, settings.max_diversions, settings.ring_seconds),
+        users=SwitchUsers(reading),
+        calls=Calls(reading, settings.technologies, settings.max_diversions, settings.ring_seconds),
         timeout_ms=settings.switch_timeout_ms,
     )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
+        await reading.close()
         await database.close()
 
     app = FastAPIOffline(
@@ -84,6 +86,15 @@ def create_app(settings: Settings) -> FastAPI:
     if settings.trusted_proxies:
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(settings.trusted_proxies))
     return app
+
+
+def _reading(settings: Settings, primary: Database) -> Database | Reading:
+    """Where the switches' questions are answered from."""
+    if not settings.read_database_url.get_secret_value():
+        return primary
+    # Half of a switch's time for the replica, so that half is left for the primary.
+    timeout_ms = min(settings.database_timeout_ms, settings.switch_timeout_ms // 2)
+    return Reading(Database(settings.read_database_url, pool_size=settings.pool_size, timeout_ms=timeout_ms), primary)
 
 
 def _add_health(app: FastAPI, database: Database) -> None:

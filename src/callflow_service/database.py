@@ -1,6 +1,8 @@
 """The way to PostgreSQL: connections, sessions, and what counts as unreachable."""
 
 import asyncio
+import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
@@ -19,10 +21,15 @@ from callflow_service.settings import driver_url
 MINIMAL_VERSION: Final = 18
 """The oldest PostgreSQL that knows our statements (`RETURNING old, new`)."""
 
-# SQLSTATE classes that speak of the server and not of the statement: connection, resources, operator intervention.
-_SERVER_TROUBLE: Final = ("08", "53", "57", "58", "25006")
+# SQLSTATE classes that speak of the server and not of the statement: connection, resources, operator intervention; then
+# a replica that wants a query out of the way of what it replays, and one that was asked to write.
+_SERVER_TROUBLE: Final = ("08", "53", "57", "58", "40001", "25006")
+
+_REPLICA_REST_SECONDS: Final = 1.0
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 
 class Database:
@@ -96,6 +103,36 @@ class Database:
     async def close(self) -> None:
         """Close every connection."""
         await self._engine.dispose()
+
+
+class Reading:
+    """Where facts are read that may be a moment old: from a replica, and from the primary while that is away.
+
+    A replica that was away is asked again after `_REPLICA_REST_SECONDS`, so that not every call waits for it.
+    """
+
+    def __init__(self, replica: Database, primary: Database) -> None:
+        self._replica = replica
+        self._primary = primary
+        self._rests_until = float("-inf")
+
+    async def run(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
+        """Do the work of one request, which only reads.
+
+        Raises:
+            StorageUnavailable: Neither can be asked.
+        """
+        if time.monotonic() >= self._rests_until:
+            try:
+                return await self._replica.run(work)
+            except StorageUnavailable as error:
+                self._rests_until = time.monotonic() + _REPLICA_REST_SECONDS
+                _log.warning("The replica cannot be asked (%s); lookups go to the primary", error)
+        return await self._primary.run(work)
+
+    async def close(self) -> None:
+        """Close every connection to the replica."""
+        await self._replica.close()
 
 
 def _prepare(connection: AdaptedConnection, _: object) -> None:

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from callflow_service.database import Database
+from callflow_service.database import Database, Reading
 from callflow_service.domain import access, changing
 from callflow_service.domain.access import Account, Claim, OwnedDevice, PasswordCheck
 from callflow_service.domain.callerid import Caller
@@ -165,13 +165,13 @@ class Calls:
     """What switches can ask about calls, under the operator's rules.
 
     Attributes:
-        database: Where the facts are.
+        database: Where the facts are; a replica will do.
         technologies: Which wins where devices share a name, first wins.
         max_diversions: How often one call may be diverted.
         number_ring_seconds: How long an external number rings.
     """
 
-    database: Database
+    database: Database | Reading
     technologies: tuple[str, ...]
     max_diversions: int
     number_ring_seconds: int

@@ -29,6 +29,10 @@ class Settings(BaseSettings):
         SecretStr(""),
         description="`postgresql://user:password@host/database`; empty: an embedded PostgreSQL in `CALLFLOW_DATA_DIR`",
     )
+    read_database_url: SecretStr = Field(
+        SecretStr(""),
+        description="A replica that answers the switches; empty, or while it is away: `CALLFLOW_DATABASE_URL` does",
+    )
     data_dir: Path = Field(Path(".callflow-data"), description="Where the embedded PostgreSQL keeps its data")
     host: str = Field("127.0.0.1", description="Address to serve on")
     port: int = Field(8000, ge=0, le=65535, description="Port to serve on; 0 takes a free one")
@@ -79,7 +83,7 @@ class Settings(BaseSettings):
             raise ValueError("not addresses or networks, comma-separated") from None
         return value
 
-    @field_validator("database_url")
+    @field_validator("database_url", "read_database_url")
     @classmethod
     def _postgresql(cls, value: SecretStr) -> SecretStr:
         if value.get_secret_value():

@@ -7,7 +7,7 @@ import logging
 import time
 from typing import Final
 
-from callflow_service.database import Database
+from callflow_service.database import Database, Reading
 from callflow_service.domain.errors import StorageUnavailable
 from callflow_service.repositories import lookups
 from callflow_service.repositories.lookups import SwitchUser
@@ -26,7 +26,7 @@ class SwitchUsers:
     for in the database at once, but not more than once a second.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database | Reading) -> None:
         self._database = database
         self._users: dict[str, SwitchUser] = {}
         self._read_at = float("-inf")

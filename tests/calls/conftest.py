@@ -23,7 +23,7 @@ from mor_requests import UPDATE, StartService, signed
 
 WORLD: Final = Path(__file__).with_name("world.yaml")
 SWITCH_PASSWORD: Final = "kamailio-secret"
-"""The switch user's, as world.yaml has it."""
+"""The switch users', as world.yaml has it."""
 
 PHONES: Final = ("reception", "sales", "support", "workshop")
 """Who is registered from the start."""
@@ -45,14 +45,19 @@ async def start_telephony() -> AsyncIterator[StartTelephony]:
     async with AsyncExitStack() as running:
 
         async def start(
-            url: str, password: str = SWITCH_PASSWORD, phones: tuple[str, ...] = PHONES, **defines: str
+            url: str,
+            *,
+            username: str = "kamailio",
+            password: str = SWITCH_PASSWORD,
+            phones: tuple[str, ...] = PHONES,
+            **defines: str,
         ) -> Telephony:
             folder = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="callflow-calls-")))
             far_end = FarEnd()
             await far_end.open("phone", "trunk", "voicemail")
             for place in far_end.sockets.values():
                 running.callback(place.close)
-            connections = write_connections(folder, url, password)
+            connections = write_connections(folder, url, username=username, password=password)
             caller, log = await start_kamailio(
                 running, folder, far_end, {"CALLFLOW_CONNECTIONS": f'"{connections}"', **defines}
             )

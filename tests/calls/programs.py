@@ -42,11 +42,11 @@ def free_port() -> int:
         return port
 
 
-def write_connections(folder: Path, url: str, password: str) -> Path:
-    """The shipped file with the service's address and the password changed, as its operator would."""
+def write_connections(folder: Path, url: str, *, username: str, password: str) -> Path:
+    """The shipped file with the service's address, the user and the password changed, as its operator would."""
     changes = {
         "url = http://127.0.0.1:8000": f"url = {url}",
-        "username = switch\n": "username = kamailio\n",
+        "username = switch\n": f"username = {username}\n",
         "password = switch-secret": f"password = {password}",
     }
     text = (SHIPPED / "callflow-http.cfg").read_text()

@@ -157,8 +157,8 @@ def _leg(place: str, invite: Message) -> Leg:
 class FarEnd:
     """Everything that can be rung: a place for the phones, one for the trunk, one for voicemail.
 
-    `reactions` goes by the place, then by the user part that is called; who is not in it answers. `cancelled_with` is what
-    a phone says of a call that was given up.
+    `reactions` goes by the place, then by the user part that is called; who is not in it answers. `cancelled_with` is
+    what a phone says of a call that was given up.
     """
 
     reactions: dict[str, Reaction] = field(default_factory=dict)

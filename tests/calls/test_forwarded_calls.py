@@ -505,6 +505,25 @@ async def test_voicemail_before_the_call_rings_nobody(telephony: Telephony, set_
     assert telephony.far_end.legs == [Leg("voicemail", "reception", ALICE)]
 
 
+@pytest.mark.usefixtures("no_flows")
+async def test_without_a_template_voicemail_is_called_like_the_phone_that_rang_or_as_was_dialled(
+    start_telephony: StartTelephony, calls_service: httpx.AsyncClient, set_flow: SetFlow
+) -> None:
+    telephony = await start_telephony(str(calls_service.base_url), username="bare")
+    telephony.far_end.reactions |= {"reception": Reaction.BUSY, "voicemail": Reaction.ANSWERS}
+    for state in ("busy", "before_call"):
+        await set_flow("reception", state, "voicemail")
+        call = await telephony.caller.place("37052000501")
+        assert await call.ends() == 200
+        await call.hang_up()
+
+    assert telephony.far_end.legs == [
+        Leg("phone", "reception", ALICE),
+        Leg("voicemail", "reception", ALICE),
+        Leg("voicemail", "37052000501", ALICE),
+    ]
+
+
 async def test_voicemail_that_refuses_is_the_end(telephony: Telephony, set_flow: SetFlow, questions: Questions) -> None:
     await set_flow("reception", "before_call", "voicemail")
     telephony.far_end.reactions["voicemail"] = Reaction.OUT_OF_SERVICE

@@ -2,17 +2,15 @@
 
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
 
 import asyncpg
 import httpx
 import pytest
 import pytest_asyncio
-import sqlalchemy as sa
 from pydantic import SecretStr
-from sqlalchemy.engine import Engine
 
 from callflow_service.repositories import lookups
+from statements import statements
 from switch_questions import FACES, SWITCH, Flows, StartService, ask, connect, freeswitch_request
 
 MANY = """

@@ -1,6 +1,6 @@
 """Load a world file of many devices, and tell how long it took and the most memory that it needed.
 
-    load.py [DEVICES]
+    load_world.py [DEVICES]
 
 Not a part of run.py: a million devices take minutes.
 """
