@@ -9,9 +9,7 @@ import asyncio
 import os
 import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
 from typing import Final
 
 import world
@@ -25,21 +23,21 @@ _DEVICE: Final = "  - {{id: {0}, technology: SIP, name: '{0}', owner: admin, rin
 def main() -> None:
     """Write the file, load it, and print the numbers; the progress bar is the loader's own."""
     devices = int(sys.argv[1]) if sys.argv[1:] else 1_000_000
-    with tempfile.TemporaryDirectory(prefix="callflow-bench-") as name:
-        file = Path(name) / "world.yaml"
-        with file.open("w") as lines:
-            lines.write(_HEAD)
-            lines.writelines(map(_DEVICE.format, range(1, devices + 1)))
-        url = asyncio.run(world.create(start_embedded(Path(name)), devices=devices))
-        migrate(url)
-        started = time.perf_counter()
-        loading = subprocess.Popen(
-            (sys.executable, "-m", "callflow_service.cli", "load", str(file)),
-            env=os.environ | {"CALLFLOW_DATABASE_URL": url.get_secret_value()},
-        )
-        _, status, used = os.wait4(loading.pid, 0)
-        seconds = time.perf_counter() - started
-        size = file.stat().st_size / 1e6
+    folder = world.folder()
+    file = folder / "world.yaml"
+    with file.open("w") as lines:
+        lines.write(_HEAD)
+        lines.writelines(map(_DEVICE.format, range(1, devices + 1)))
+    url = asyncio.run(world.create(start_embedded(folder), devices=devices))
+    migrate(url)
+    started = time.perf_counter()
+    loading = subprocess.Popen(
+        (sys.executable, "-m", "callflow_service.cli", "load", str(file)),
+        env=os.environ | {"CALLFLOW_DATABASE_URL": url.get_secret_value()},
+    )
+    _, status, used = os.wait4(loading.pid, 0)
+    seconds = time.perf_counter() - started
+    size = file.stat().st_size / 1e6
     if status:
         sys.exit("bench: the load failed")
     print(

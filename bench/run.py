@@ -11,7 +11,6 @@ import asyncio
 import json
 import os
 import sys
-import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
@@ -106,8 +105,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="only the first three ratios, in under a minute")
     parser.add_argument("--out", type=Path, help="folder for results.json and the chart")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="callflow-bench-") as folder:
-        bench = measure(QUICK if options.quick else FULL, Path(folder))
+    bench = measure(QUICK if options.quick else FULL, world.folder())
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "results.json").write_text(bench.as_json())

@@ -1,5 +1,9 @@
 """The benchmark's world: accounts, devices, DIDs and call flows, as many as wanted and always the same."""
 
+import atexit
+import shutil
+import tempfile
+from pathlib import Path
 from typing import Final
 
 import asyncpg
@@ -55,6 +59,14 @@ _SWITCH_USER: Final = "INSERT INTO switch_user VALUES ($1, $2, 'bench.example', 
 def address(url: SecretStr) -> str:
     """The URL as asyncpg itself takes it."""
     return driver_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+def folder() -> Path:
+    """A folder for the embedded PostgreSQL and all else, which is removed when the program ends."""
+    made = tempfile.mkdtemp(prefix="callflow-bench-")
+    # What is registered first runs last: PostgreSQL stops before its folder goes.
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    return Path(made)
 
 
 async def create(server: SecretStr, *, devices: int) -> SecretStr:

@@ -1,6 +1,8 @@
 """Run one statement on a session's own connection."""
 
+import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import asyncpg
@@ -8,6 +10,7 @@ from sqlalchemy.orm import Session
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 _DRIVER: Final = "driver"
+_GOODBYE_SECONDS: Final = 2
 
 
 async def fetch(session: AsyncSession, statement: str, parameters: tuple[object, ...]) -> Sequence[Any]:
@@ -28,10 +31,18 @@ async def fetch(session: AsyncSession, statement: str, parameters: tuple[object,
     except BaseException as error:
         if not isinstance(error, asyncpg.PostgresError) or driver.is_closed():
             # Broken, or left in the middle: nobody can tell what the server will send on it next.
-            driver.terminate()
+            await _leave(driver, in_peace=isinstance(error, asyncio.CancelledError))
             await session.invalidate()
         raise
     return rows
+
+
+async def _leave(driver: Any, *, in_peace: bool) -> None:  # noqa: ANN401 - asyncpg carries no types
+    if in_peace:
+        # The server is told to stop; cut off, it would work on for nobody.
+        with suppress(Exception):
+            await driver.close(timeout=_GOODBYE_SECONDS)
+    driver.terminate()
 
 
 def _driver(session: Session) -> Any:  # noqa: ANN401 - asyncpg carries no types
