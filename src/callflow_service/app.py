@@ -1,12 +1,13 @@
 """Put the house together: the faces on one application, and what is around every request."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Final
 
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exception_handlers import http_exception_handler
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
@@ -17,7 +18,7 @@ from callflow_service.domain.errors import StorageUnavailable
 from callflow_service.migrating import migration_scripts
 from callflow_service.mor.face import PREFIXES, MorFace
 from callflow_service.passwords import Passwords
-from callflow_service.requests import EachRequest, TolerantPath, configure_logging
+from callflow_service.requests import EachRequest, Endpoint, FastLane, TolerantPath, configure_logging
 from callflow_service.service import CallFlows, Calls
 from callflow_service.settings import Settings, load_settings
 from callflow_service.switch import documentation
@@ -61,8 +62,9 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         redirect_slashes=False,
     )
-    app.include_router(mor.router())
-    app.include_router(switches.router())
+    faces = (mor.router(), switches.router())
+    for face in faces:
+        app.include_router(face)
     _add_health(app, database)
     components = app.openapi().setdefault("components", {})
     components["securitySchemes"] = {documentation.SCHEME: {"type": "http", "scheme": "basic"}}
@@ -81,11 +83,17 @@ def create_app(settings: Settings) -> FastAPI:
         return mor.failed_transport(500) if is_mor(path) else JSONResponse({"detail": "Internal error"}, 500)
 
     # The last added is the first a request meets.
+    app.add_middleware(FastLane, endpoints=_endpoints(faces))
     app.add_middleware(TolerantPath, prefixes=PREFIXES)
     app.add_middleware(EachRequest, defect=defect)
     if settings.trusted_proxies:
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(settings.trusted_proxies))
     return app
+
+
+def _endpoints(faces: Iterable[APIRouter]) -> dict[tuple[str, str], Endpoint]:
+    routes = [route for face in faces for route in face.routes if isinstance(route, APIRoute)]
+    return {(method, route.path): route.endpoint for route in routes for method in route.methods or ()}
 
 
 def _reading(settings: Settings, primary: Database) -> Database | Reading:

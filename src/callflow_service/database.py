@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
 from alembic.script import ScriptDirectory
@@ -16,6 +17,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from callflow_service.domain.errors import StorageUnavailable
+from callflow_service.repositories.statements import Driver, leave
 from callflow_service.settings import driver_url
 
 MINIMAL_VERSION: Final = 18
@@ -72,25 +74,44 @@ class Database:
         return task.result()
 
     async def _work(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
-        try:
+        with _translated_errors():
             session = AsyncSession(self._engine, autoflush=False)
             try:
                 return await work(session)
             finally:
                 await session.close()
-        except (OSError, TimeoutError, PoolTimeoutError) as error:
-            raise StorageUnavailable(type(error).__name__) from error
-        except (PostgresError, InterfaceError, DBAPIError) as error:
-            # SQLAlchemy wraps what happens while it connects; a statement's errors come as the driver has them.
-            cause = error.orig if isinstance(error, DBAPIError) else error
-            state = str(getattr(cause, "sqlstate", None) or "")
-            if not state or state.startswith(_SERVER_TROUBLE):
-                raise StorageUnavailable(type(cause).__name__) from error
-            raise
+
+    async def read(self, work: Callable[[Driver], Awaitable[T]]) -> T:
+        """Do the work of one request that only reads, on the driver's own connection, within the time limit.
+
+        Every call waits for a switch's question, and what a session costs is more than the one statement in it.
+
+        Raises:
+            StorageUnavailable: PostgreSQL cannot be reached, has no room, or did not answer in time.
+        """
+        with _translated_errors():
+            async with asyncio.timeout(self._timeout):
+                pooled = await self._engine.raw_connection()
+                while (driver := pooled.driver_connection) is None or driver.is_closed():
+                    # The server went away and may be back: the pool makes a new connection.
+                    pooled.invalidate()
+                    pooled = await self._engine.raw_connection()
+                try:
+                    found = await work(driver)
+                except BaseException:
+                    # Perhaps left in the middle, so not for the pool; nobody waits while the server is told to stop.
+                    pooled.detach()
+                    self._keep(asyncio.create_task(leave(driver)))
+                    raise
+                pooled.close()
+                return found
 
     def _abandon(self, task: asyncio.Task[Any]) -> None:
         """Let a task end by itself: taking leave of a connection that hangs takes longer than a caller should wait."""
         task.cancel()
+        self._keep(task)
+
+    def _keep(self, task: asyncio.Task[Any]) -> None:
         self._abandoned.add(task)
         task.add_done_callback(self._forget)
 
@@ -116,23 +137,38 @@ class Reading:
         self._primary = primary
         self._rests_until = float("-inf")
 
-    async def run(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
-        """Do the work of one request, which only reads.
+    async def read(self, work: Callable[[Driver], Awaitable[T]]) -> T:
+        """Do the work of one request that only reads.
 
         Raises:
             StorageUnavailable: Neither can be asked.
         """
         if time.monotonic() >= self._rests_until:
             try:
-                return await self._replica.run(work)
+                return await self._replica.read(work)
             except StorageUnavailable as error:
                 self._rests_until = time.monotonic() + _REPLICA_REST_SECONDS
                 _log.warning("The replica cannot be asked (%s); lookups go to the primary", error)
-        return await self._primary.run(work)
+        return await self._primary.read(work)
 
     async def close(self) -> None:
         """Close every connection to the replica."""
         await self._replica.close()
+
+
+@contextmanager
+def _translated_errors() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, TimeoutError, PoolTimeoutError) as error:
+        raise StorageUnavailable(type(error).__name__) from error
+    except (PostgresError, InterfaceError, DBAPIError) as error:
+        # SQLAlchemy wraps what happens while it connects; a statement's errors come as the driver has them.
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        state = str(getattr(cause, "sqlstate", None) or "")
+        if not state or state.startswith(_SERVER_TROUBLE):
+            raise StorageUnavailable(type(cause).__name__) from error
+        raise
 
 
 def _prepare(connection: AdaptedConnection, _: object) -> None:

@@ -24,6 +24,7 @@ from callflow_service.passwords import Passwords
 from callflow_service.repositories import callflows, lookups
 from callflow_service.repositories.callflows import Face, Origin
 from callflow_service.repositories.lookups import SwitchUser
+from callflow_service.repositories.statements import Driver
 
 _log = logging.getLogger(__name__)
 
@@ -182,15 +183,15 @@ class Calls:
         Raises:
             StorageUnavailable: The database cannot be asked.
         """
-        return await self.database.run(lambda session: self._where_to(session, asked, switch, plan))
+        return await self.database.read(lambda driver: self._where_to(driver, asked, switch, plan))
 
-    async def _where_to(self, session: AsyncSession, asked: Asked, switch: SwitchUser, plan: DialPlan) -> Decision:
+    async def _where_to(self, driver: Driver, asked: Asked, switch: SwitchUser, plan: DialPlan) -> Decision:
         named = [hop.device_id for hop in asked.path.hops] if asked.path else []
         if asked.path and asked.path.current is not None:
             named.append(asked.path.current)
         if asked.device_id is not None:
             named.append(asked.device_id)
-        found = await lookups.find(session, named, called=asked.called, technologies=self.technologies)
+        found = await lookups.find(driver, named, called=asked.called, technologies=self.technologies)
         device_id = asked.device_id
         if asked.called is not None:
             device_id = NAMES_NOTHING if found.device_id is None else found.device_id
@@ -216,5 +217,5 @@ class Calls:
             try:
                 return route(question, facts, rules)
             except FactsMissing as missing:
-                more = await lookups.follow(session, missing.device_id, steps=self.max_diversions)
+                more = await lookups.follow(driver, missing.device_id, steps=self.max_diversions)
                 facts = Facts({**facts.devices, **more.devices}, {**facts.own_numbers, **more.own_numbers})

@@ -69,7 +69,7 @@ class SwitchUsers:
     async def _read(self) -> None:
         self._read_at = time.monotonic()
         try:
-            self._users = await self._database.run(lookups.switch_users)
+            self._users = await self._database.read(lookups.switch_users)
             self._is_read = True
         except StorageUnavailable:
             _log.warning("The switch users could not be read; those known stay known")

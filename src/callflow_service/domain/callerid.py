@@ -134,6 +134,8 @@ def fold(caller: Caller, *, own: Caller, choice: CallerId) -> Caller:
 
 
 def _kept(text: str, *, signs: frozenset[str], length: int) -> str:
+    if len(text) <= length and signs.issuperset(text):
+        return text.strip()
     # Composing takes quadratic time on a long run of combining marks, so what is far beyond the limit is cut before it.
     composed = unicodedata.normalize("NFC", text[: 4 * length])
     kept = "".join([sign for sign in composed if sign in signs or unicodedata.category(sign).startswith("L")])

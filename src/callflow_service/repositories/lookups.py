@@ -4,12 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sqlmodel.ext.asyncio.session import AsyncSession
-
 from callflow_service.domain.callflow import CallFlow, State
 from callflow_service.domain.routing import Facts, RoutedDevice
 from callflow_service.repositories.callflows import call_flow
-from callflow_service.repositories.statements import fetch
+from callflow_service.repositories.statements import Driver
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +77,7 @@ _FOLLOW: Final = f"""WITH RECURSIVE named AS (SELECT $1::bigint AS id), chain (i
 _SWITCH_USERS: Final = "SELECT username, password_hash, domain, trust_headers, dial FROM switch_user"
 
 
-async def find(
-    session: AsyncSession, device_ids: Iterable[int], *, called: str | None, technologies: Sequence[str]
-) -> Found:
+async def find(driver: Driver, device_ids: Iterable[int], *, called: str | None, technologies: Sequence[str]) -> Found:
     """The facts about some devices and about the one that `called` names, in one statement.
 
     A number that was called is a DID, a leading `+` aside, else a device's name; of several the technology that
@@ -89,20 +85,20 @@ async def find(
     """
     ids = list(device_ids)
     gathered = _Gathered()
-    gathered.add(await fetch(session, _FIND, (ids, called, list(technologies))), known=ids)
+    gathered.add(await driver.fetch(_FIND, ids, called, list(technologies)), known=ids)
     return Found(gathered.named, gathered.facts())
 
 
-async def follow(session: AsyncSession, device_id: int, *, steps: int) -> Facts:
+async def follow(driver: Driver, device_id: int, *, steps: int) -> Facts:
     """The facts about every device that a call to this one may be passed on to before it rings, in one statement."""
     gathered = _Gathered()
-    gathered.add(await fetch(session, _FOLLOW, (device_id, steps)), known=[device_id])
+    gathered.add(await driver.fetch(_FOLLOW, device_id, steps), known=[device_id])
     return gathered.facts()
 
 
-async def switch_users(session: AsyncSession) -> dict[str, SwitchUser]:
+async def switch_users(driver: Driver) -> dict[str, SwitchUser]:
     """Every switch that may ask, by its username."""
-    rows = await fetch(session, _SWITCH_USERS, ())
+    rows = await driver.fetch(_SWITCH_USERS)
     return {
         username: SwitchUser(
             username, password_hash, domain, trust_headers, {name: template or "" for name, template in dial.items()}

@@ -1,6 +1,5 @@
 """Run one statement on a session's own connection."""
 
-import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final
@@ -8,6 +7,9 @@ from typing import Any, Final
 import asyncpg
 from sqlalchemy.orm import Session
 from sqlmodel.ext.asyncio.session import AsyncSession
+
+Driver = Any
+"""asyncpg's connection, which carries no types."""
 
 _DRIVER: Final = "driver"
 _GOODBYE_SECONDS: Final = 2
@@ -31,25 +33,22 @@ async def fetch(session: AsyncSession, statement: str, parameters: tuple[object,
     except BaseException as error:
         if not isinstance(error, asyncpg.PostgresError) or driver.is_closed():
             # Broken, or left in the middle: nobody can tell what the server will send on it next.
-            await _leave(driver, in_peace=isinstance(error, asyncio.CancelledError))
+            await leave(driver)
             await session.invalidate()
         raise
     return rows
 
 
-async def _leave(driver: Any, *, in_peace: bool) -> None:  # noqa: ANN401 - asyncpg carries no types
-    if in_peace:
-        # The server is told to stop; cut off, it would work on for nobody.
-        with suppress(Exception):
-            await driver.close(timeout=_GOODBYE_SECONDS)
+async def leave(driver: Driver) -> None:
+    """Close a connection in peace, where that goes quickly: cut off, the server would work on for nobody."""
+    with suppress(Exception):
+        await driver.close(timeout=_GOODBYE_SECONDS)
     driver.terminate()
 
 
-def _driver(session: Session) -> Any:  # noqa: ANN401 - asyncpg carries no types
+def _driver(session: Session) -> Driver:
     connection = session.connection()
-    driver = connection.connection.driver_connection
-    if driver is None or driver.is_closed():
+    while (driver := connection.connection.driver_connection) is None or driver.is_closed():
         # The server went away and may be back: the pool makes a new connection.
         connection.invalidate()
-        driver = connection.connection.driver_connection
     return driver
