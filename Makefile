@@ -67,7 +67,7 @@ format: $(VENV)/developing ## Format the code
 lock: $(VENV)/developing ## Pin anew what is installed
 	$(BIN)/python -m pip --quiet install uv
 	@for lock in "build --group build" "run pyproject.toml" "embedded pyproject.toml --extra embedded --group build" \
-			"dev pyproject.toml --extra embedded --group dev"; do \
+			"dev pyproject.toml --extra embedded --group dev" "bench --group bench"; do \
 		set -- $$lock; name=$$1; shift; \
 		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \
 			--custom-compile-command "make lock" "$$@" --output-file requirements/$$name.lock || exit 1; \
