@@ -1,5 +1,3 @@
 """The open home of the call flow: MOR's `device_callflow_update` as a service of its own."""
 
-from importlib.metadata import version
-
-__version__ = version("callflow-service")
+__version__ = "0.1.0"

@@ -1,8 +1,9 @@
 """Put the house together: the faces on one application, and what is around every request."""
 
+import gc
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exception_handlers import http_exception_handler
@@ -15,7 +16,6 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from callflow_service import __version__
 from callflow_service.database import Database, Reading, schema_problem
 from callflow_service.domain.errors import StorageUnavailable
-from callflow_service.migrating import migration_scripts
 from callflow_service.mor.face import PREFIXES, MorFace
 from callflow_service.passwords import Passwords
 from callflow_service.requests import EachRequest, Endpoint, FastLane, TolerantPath, configure_logging
@@ -51,6 +51,9 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        # What is there by now stays; the collector need not look at it with every generation again.
+        gc.collect()
+        gc.freeze()
         yield
         await reading.close()
         await database.close()
@@ -66,8 +69,7 @@ def create_app(settings: Settings) -> FastAPI:
     for face in faces:
         app.include_router(face)
     _add_health(app, database)
-    components = app.openapi().setdefault("components", {})
-    components["securitySchemes"] = {documentation.SCHEME: {"type": "http", "scheme": "basic"}}
+    _name_security_scheme(app)
 
     def is_mor(path: str) -> bool:
         return any(path == prefix or path.startswith(prefix + "/") for prefix in PREFIXES)
@@ -91,6 +93,19 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
+def _name_security_scheme(app: FastAPI) -> None:
+    """Tell in the OpenAPI document how a switch shows who it is. The document is made when it is first asked for."""
+    make_document = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = make_document()
+        components = document.setdefault("components", {})
+        components["securitySchemes"] = {documentation.SCHEME: {"type": "http", "scheme": "basic"}}
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way to extend the document
+
+
 def _endpoints(faces: Iterable[APIRouter]) -> dict[tuple[str, str], Endpoint]:
     routes = [route for face in faces for route in face.routes if isinstance(route, APIRoute)]
     return {(method, route.path): route.endpoint for route in routes for method in route.methods or ()}
@@ -106,8 +121,6 @@ def _reading(settings: Settings, primary: Database) -> Database | Reading:
 
 
 def _add_health(app: FastAPI, database: Database) -> None:
-    scripts = migration_scripts()
-
     @app.get("/health/live", tags=["Health"], summary="Whether the process answers")
     async def live() -> dict[str, str]:
         return {"status": "ok"}
@@ -120,7 +133,7 @@ def _add_health(app: FastAPI, database: Database) -> None:
     )
     async def ready() -> JSONResponse:
         try:
-            problem = await database.run(lambda session: schema_problem(session, scripts))
+            problem = await database.run(schema_problem)
         except StorageUnavailable:
             problem = "The database cannot be reached."
         if problem:

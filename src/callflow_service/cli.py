@@ -21,9 +21,8 @@ from callflow_service.database import Database, schema_problem
 from callflow_service.domain.errors import StorageUnavailable
 from callflow_service.domain.signature import GET_ORDER, UPDATE_ORDER, digests, strict_strings
 from callflow_service.embedded import EmbeddedUnavailable, settings_with_database
-from callflow_service.migrating import migrate as migrate_database
-from callflow_service.migrating import migration_scripts
 from callflow_service.mor.parameters import ALIASES
+from callflow_service.revisions import known_revisions
 from callflow_service.settings import Settings, SettingsError
 from callflow_service.world.errors import WorldError
 from callflow_service.world.loading import DEMO_FILE, LoadReport, is_empty, load_world
@@ -96,11 +95,11 @@ def serve(
 @app.command()
 def migrate(revision: Annotated[str, typer.Argument(help="Revision to upgrade to.")] = "head") -> None:
     """Bring the database to this release's schema."""
+    from callflow_service import migrating  # noqa: PLC0415 - Alembic, which serving need not wait for
+
     settings = settings_with_database()
-    migrate_database(settings.database_url, revision)
-    _out.print(
-        f"The database is at revision {revision if revision != 'head' else migration_scripts().get_current_head()}."
-    )
+    migrating.migrate(settings.database_url, revision)
+    _out.print(f"The database is at revision {known_revisions()[-1] if revision == 'head' else revision}.")
 
 
 @app.command()
@@ -155,7 +154,9 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _prepare_demo(url: SecretStr) -> None:
-    migrate_database(url)
+    from callflow_service import migrating  # noqa: PLC0415 - Alembic, which serving need not wait for
+
+    migrating.migrate(url)
     if asyncio.run(is_empty(url)):
         _print_report(asyncio.run(load_world(url, DEMO_FILE, demo=True)), dry_run=False)
 
@@ -164,7 +165,7 @@ def _check_database(settings: Settings) -> None:
     async def problem() -> str | None:
         database = Database(settings.database_url, pool_size=1, timeout_ms=5000)
         try:
-            return await database.run(lambda session: schema_problem(session, migration_scripts()))
+            return await database.run(schema_problem)
         finally:
             await database.close()
 

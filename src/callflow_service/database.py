@@ -7,17 +7,17 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
-from alembic.script import ScriptDirectory
 from asyncpg import InterfaceError, PostgresError
 from pydantic import SecretStr
 from sqlalchemy import AdaptedConnection, event
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from callflow_service.domain.errors import StorageUnavailable
 from callflow_service.repositories.statements import Driver, leave
+from callflow_service.revisions import known_revisions
 from callflow_service.settings import driver_url
 
 MINIMAL_VERSION: Final = 18
@@ -55,6 +55,7 @@ class Database:
             connect_args={"timeout": self._timeout, "server_settings": {"application_name": "callflow-service"}},
         )
         event.listen(self._engine.sync_engine, "connect", _prepare)
+        event.listen(self._engine.sync_engine, "checkout", _refuse_closed)
 
     async def run(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
         """Do the work of one request on a session of its own, within the time limit.
@@ -92,10 +93,7 @@ class Database:
         with _translated_errors():
             async with asyncio.timeout(self._timeout):
                 pooled = await self._engine.raw_connection()
-                while (driver := pooled.driver_connection) is None or driver.is_closed():
-                    # The server went away and may be back: the pool makes a new connection.
-                    pooled.invalidate()
-                    pooled = await self._engine.raw_connection()
+                driver: Driver = pooled.driver_connection
                 try:
                     found = await work(driver)
                 except BaseException:
@@ -178,7 +176,14 @@ def _prepare(connection: AdaptedConnection, _: object) -> None:
     connection.run_async(lambda driver: driver.execute("SET plan_cache_mode = force_generic_plan"))
 
 
-async def schema_problem(session: AsyncSession, script: ScriptDirectory) -> str | None:
+def _refuse_closed(connection: AdaptedConnection, *_: object) -> None:
+    # The server went away and may be back: the pool makes a new connection. It would not see this by itself, for
+    # statements pass it by; and a session cannot leave its connection for another once it has one.
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError
+
+
+async def schema_problem(session: AsyncSession) -> str | None:
     """What keeps the service from working on this database, as a sentence; None where nothing does.
 
     A revision that this release does not know is a newer one's, and newer schemas serve older releases.
@@ -191,7 +196,7 @@ async def schema_problem(session: AsyncSession, script: ScriptDirectory) -> str 
     if not table:
         return "The database has no tables yet; run 'callflow-service migrate'."
     revision = (await connection.exec_driver_sql("SELECT version_num FROM alembic_version")).scalar_one_or_none()
-    known = {script_revision.revision for script_revision in script.walk_revisions()}
-    if revision is None or (revision in known and revision != script.get_current_head()):
+    known = known_revisions()
+    if revision is None or revision in known[:-1]:
         return "The database has an older schema than this release; run 'callflow-service migrate'."
     return None

@@ -2,21 +2,17 @@
 
 import asyncio
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
 from alembic import command
 from alembic.config import Config
-from alembic.script import ScriptDirectory
 from pydantic import SecretStr
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from callflow_service.revisions import MIGRATIONS
 from callflow_service.settings import driver_url
-
-_INSTALLED: Final = Path(__file__).parent / "migrations"
-_IN_THE_TREE: Final = Path(__file__).parents[2] / "alembic"
 
 # A migration that waits for a lock makes everyone behind it wait too; better it fails and is run again.
 _SESSION: Final = "SET lock_timeout = '5s'; SET statement_timeout = '10min'"
@@ -26,15 +22,9 @@ _ONE_AT_A_TIME: Final = "SELECT pg_advisory_lock(7101300)"
 def alembic_config(connection: Connection | None = None) -> Config:
     """Alembic's configuration, with the migrations of the installed package or of the source tree."""
     config = Config()
-    location = _INSTALLED if _INSTALLED.is_dir() else _IN_THE_TREE
-    config.set_main_option("script_location", str(location).replace("%", "%%"))
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
     return config
-
-
-def migration_scripts() -> ScriptDirectory:
-    """The migrations that this release knows."""
-    return ScriptDirectory.from_config(alembic_config())
 
 
 async def with_connection(url: SecretStr, work: Callable[[Connection], None]) -> None:

@@ -1,0 +1,15 @@
+"""Which schemas this release knows, told without loading Alembic: every start waits for this."""
+
+from pathlib import Path
+from typing import Final
+
+_INSTALLED: Final = Path(__file__).parent / "migrations"
+_IN_THE_TREE: Final = Path(__file__).parents[2] / "alembic"
+
+MIGRATIONS: Final = _INSTALLED if _INSTALLED.is_dir() else _IN_THE_TREE
+"""Where the migrations are: in the installed package, or in the source tree."""
+
+
+def known_revisions() -> list[str]:
+    """The revisions of this release, oldest first: a migration's file begins with its revision, and they count up."""
+    return sorted(file.name.partition("_")[0] for file in (MIGRATIONS / "versions").glob("*_*.py"))
