@@ -26,7 +26,13 @@ LONG = 20
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A cluster on a port of its own, run with the embedded PostgreSQL's programs by `user` (None: by whoever tests)."""
+    """A cluster on a port of its own, run with the embedded PostgreSQL's programs.
+
+    Attributes:
+        folder: Its data.
+        programs: Where the programs are.
+        user: Who runs them, because root may not; None where whoever tests does.
+    """
 
     folder: Path
     port: int
@@ -105,7 +111,8 @@ def running_standby(primary: Cluster) -> Iterator[Cluster]:
     owner = primary.folder.stat()
     os.chown(folder, owner.st_uid, owner.st_gid)
     standby = Cluster(folder, _free_port(), primary.programs, primary.user)
-    standby.run("pg_basebackup", "-D", str(folder), "-d", primary.url.get_secret_value(), "-R", "-c", "fast", "--no-sync")
+    source = primary.url.get_secret_value()
+    standby.run("pg_basebackup", "-D", str(folder), "-d", source, "-R", "-c", "fast", "--no-sync")
     with standby.running():
         yield standby
 

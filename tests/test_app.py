@@ -93,6 +93,16 @@ async def test_each_request_is_one_log_line_with_the_path_without_the_query(
         }
 
 
+@pytest.mark.parametrize("misspelt", ["%3F", "%253F", "&", ";", "=", "%0A", "é"])
+async def test_a_path_is_logged_up_to_the_first_character_that_none_of_ours_holds(
+    demo_service: httpx.AsyncClient, caplog: pytest.LogCaptureFixture, misspelt: str
+) -> None:
+    caplog.set_level(logging.INFO)
+    await demo_service.post(f"{UPDATE}{misspelt}u=admin&p=canary")
+    (record,) = [record for record in caplog.records if record.name == "callflow_service.request"]
+    assert json.loads(JsonLines().format(record))["path"] == UPDATE
+
+
 def test_a_logged_defect_tells_where_it_was_and_not_with_what() -> None:
     try:
         int("secret")

@@ -42,6 +42,22 @@ def test_sign_prints_the_signed_string_the_hash_and_the_request() -> None:
     assert ADMIN_KEY not in done.stdout
 
 
+def test_sign_prints_every_character_of_a_value() -> None:
+    done = run("sign", "device_callflow_update", "device_id=4", "custom=:smile:\t\b\x1b[1m", "--key", ADMIN_KEY)
+    digest = sha1_hex("4:smile:\t\b\x1b[1m")
+    assert done.stdout == (
+        f"signed string: 4:smile:\t\b\x1b[1m\nhash:          {digest}\n"
+        f"curl http://127.0.0.1:8000{UPDATE} --data-urlencode device_id=4 "
+        f"--data-urlencode 'custom=:smile:\t\b\x1b[1m' -d hash={digest}\n"
+    )
+
+
+def test_sign_signs_an_old_name_whose_name_is_empty() -> None:
+    values = ["device_id=4", "callflow_action=", "action=empty", "state=busy"]
+    done = run("sign", "device_callflow_update", *values, "--key", ADMIN_KEY)
+    assert done.stdout.startswith(f"signed string: 4emptybusy\nhash:          {sha1_hex('4emptybusy')}\n")
+
+
 def test_sign_refuses_what_it_does_not_know() -> None:
     assert run("sign", "user_details_get", "u=admin", "--key", "k").returncode == 2
     assert run("sign", "device_callflow_get", "device_id", "--key", "k").returncode == 2

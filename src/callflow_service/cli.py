@@ -35,12 +35,16 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-_out = Console(highlight=False, soft_wrap=True)
-_err = Console(stderr=True, highlight=False, soft_wrap=True)
+_out = Console(highlight=False, soft_wrap=True, emoji=False)
+_err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 def main() -> None:
     """Run the command line. What the operator can mend ends it with one sentence and status 1."""
+    # Whatever ends it, a closed terminal too, the embedded PostgreSQL is stopped by a plain exit only.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
     try:
         app()
     except (SettingsError, EmbeddedUnavailable, WorldError) as error:
@@ -52,7 +56,7 @@ def main() -> None:
 @app.command()
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to serve on.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to serve on; 0 takes a free one.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port to serve on; 0 takes a free one.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Number of worker processes.")] = None,
     *,
     demo: Annotated[
@@ -79,9 +83,11 @@ def serve(
         access_log=False,
         proxy_headers=False,
         server_header=False,
+        # Nothing here speaks it, and where its library is installed its log lines hold the query.
+        ws="none",
         timeout_graceful_shutdown=30,
     )
-    # The server raises the signal that stopped it once more; a plain exit lets the embedded PostgreSQL stop too.
+    # The server raises the signal that stopped it once more; to have stopped is what was asked.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         if config.workers > 1:
@@ -139,10 +145,11 @@ def sign(
         if not equals:
             raise typer.BadParameter(f"{value!r} is not NAME=VALUE", param_hint="VALUES")
         parameters[name] = text
-    _out.print(f"signed string: {_signed_string(call, parameters)}", markup=False)
     digest = _hash(call, parameters, key)
-    _out.print(f"hash:          {digest}")
-    _out.print(_curl(url, call, parameters, digest), markup=False)
+    # Letter by letter: the console would draw the :smile: of a value, and leave out its control characters.
+    sys.stdout.write(f"signed string: {_signed_string(call, parameters)}\n")
+    sys.stdout.write(f"hash:          {digest}\n")
+    sys.stdout.write(f"{_curl(url, call, parameters, digest)}\n")
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -188,7 +195,7 @@ def _signed_string(call: str, parameters: dict[str, str]) -> str:
     signed = {}
     for name, value in parameters.items():
         own_name = ALIASES.get(name, name)
-        if own_name in _CALLS[call] and (own_name == name or own_name not in parameters):
+        if own_name in _CALLS[call] and (own_name == name or not parameters.get(own_name)):
             signed[own_name] = value
     return next(iter(strict_strings(signed)))
 

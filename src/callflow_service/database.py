@@ -3,13 +3,13 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
 from asyncpg import InterfaceError, PostgresError
 from pydantic import SecretStr
-from sqlalchemy import AdaptedConnection, event
+from sqlalchemy import AdaptedConnection, PoolProxiedConnection, event
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -82,7 +82,7 @@ class Database:
             finally:
                 await session.close()
 
-    async def read(self, work: Callable[[Driver], Awaitable[T]]) -> T:
+    async def read(self, work: Callable[[Driver], Coroutine[Any, Any, T]]) -> T:
         """Do the work of one request that only reads, on the driver's own connection, within the time limit.
 
         Every call waits for a switch's question, and what a session costs is more than the one statement in it.
@@ -93,16 +93,36 @@ class Database:
         with _translated_errors():
             async with asyncio.timeout(self._timeout):
                 pooled = await self._engine.raw_connection()
-                driver: Driver = pooled.driver_connection
+                while (driver := pooled.driver_connection) is None or driver.is_closed():
+                    # The server went away and may be back: the pool makes a new connection.
+                    pooled.invalidate()
+                    pooled = await self._engine.raw_connection()
+                reading = asyncio.ensure_future(work(driver))
                 try:
-                    found = await work(driver)
-                except BaseException:
-                    # Perhaps left in the middle, so not for the pool; nobody waits while the server is told to stop.
-                    pooled.detach()
-                    self._keep(asyncio.create_task(leave(driver)))
-                    raise
-                pooled.close()
-                return found
+                    return await asyncio.shield(reading)
+                finally:
+                    if reading.done():
+                        pooled.close()
+                    else:
+                        self._keep(asyncio.create_task(self._finish(reading, pooled)))
+
+    async def _finish(self, reading: asyncio.Future[Any], pooled: PoolProxiedConnection) -> None:
+        """See what nobody waits for any more to its end.
+
+        To break it off at once would cost a connection for each caller whose time ran out, just when there is the least
+        time to make new ones.
+        """
+        await asyncio.wait((reading,), timeout=self._timeout)
+        if reading.done():
+            # Looked at, so that it is not reported as never looked at.
+            reading.exception()
+            pooled.close()
+            return
+        driver = pooled.driver_connection
+        pooled.detach()
+        reading.cancel()
+        await asyncio.wait((reading,))
+        await leave(driver)
 
     def _abandon(self, task: asyncio.Task[Any]) -> None:
         """Let a task end by itself: taking leave of a connection that hangs takes longer than a caller should wait."""
@@ -135,7 +155,7 @@ class Reading:
         self._primary = primary
         self._rests_until = float("-inf")
 
-    async def read(self, work: Callable[[Driver], Awaitable[T]]) -> T:
+    async def read(self, work: Callable[[Driver], Coroutine[Any, Any, T]]) -> T:
         """Do the work of one request that only reads.
 
         Raises:

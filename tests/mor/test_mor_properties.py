@@ -155,6 +155,7 @@ async def test_no_secret_reaches_a_log(demo_service: httpx.AsyncClient, caplog: 
                 await demo_service.get(call, params=sent),
                 await demo_service.put(call, params=sent),
                 await demo_service.post(f"{call}/x?{urlencode(sent)}"),
+                *[await demo_service.post(f"{call}{query}{urlencode(sent)}") for query in ("%3F", "%253F", "&", ";")],
                 await demo_service.post(call, content=json.dumps(sent)[:-1], headers=json_type),
                 await demo_service.post(call, data={**sent, "custom": "c" * 70_000}),
             ]

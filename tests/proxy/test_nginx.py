@@ -464,8 +464,10 @@ async def test_no_log_holds_a_signature_or_a_password(proxy: Proxy, lonely_proxy
                 _, line = await somewhere.send(method, path, params=secrets, headers=referrer)
                 assert line["path"] == path
         _, too_large = await somewhere.send("POST", UPDATE, params=secrets, content=b"a" * 1_000_000, headers=referrer)
-        _, escaped = await somewhere.send("POST", f"{UPDATE}%3F{urlencode(secrets)}")
-        assert (too_large["path"], escaped["path"]) == (UPDATE, UPDATE)
+        assert too_large["path"] == UPDATE
+        for misspelt in ("%3F", "%253F", "&", ";"):
+            _, line = await somewhere.send("POST", f"{UPDATE}{misspelt}{urlencode(secrets)}")
+            assert line["path"] == UPDATE
         logs = somewhere.everything_logged()
         assert [told for told in (secrets["hash"], "admin1-secret", "key-secret", "device_id") if told in logs] == []
 

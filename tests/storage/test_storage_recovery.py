@@ -54,7 +54,8 @@ async def works_again(service: httpx.AsyncClient) -> None:
 
     async def all_answered() -> bool:
         calls = (call(service) for call in (change, ask) for _ in range(CONNECTIONS))
-        return not any([is_unavailable(response) for response in await asyncio.gather(*calls)])
+        refusals = [is_unavailable(response) for response in await asyncio.gather(*calls)]
+        return not any(refusals)
 
     await until(all_answered)
     assert answer(await change(service)) == updated()
