@@ -1,7 +1,9 @@
 """A real PostgreSQL for every test: the one of CALLFLOW_TEST_DATABASE_URL, else the embedded one."""
 
 import asyncio
+import atexit
 import os
+import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
@@ -45,8 +47,10 @@ def postgresql() -> Iterator[SecretStr]:
     if given:
         yield SecretStr(given)
         return
-    with tempfile.TemporaryDirectory(prefix="callflow-test-") as folder:
-        yield start_embedded(Path(folder))
+    folder = tempfile.mkdtemp(prefix="callflow-test-")
+    # Called last of all: the server registers its own end when it starts.
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    yield start_embedded(Path(folder))
 
 
 @pytest.fixture(scope="session")

@@ -24,8 +24,6 @@ NAMES = (
     "caller_number",
     "caller_name",
     "privacy",
-    "diversion",
-    "history_info",
     "reason",
     "device",
     "payer",
@@ -33,6 +31,8 @@ NAMES = (
     "leg",
     "flow_id",
     "path",
+    "diversion",
+    "history_info",
     "explain",
 )
 SWITCH = ("switch", "switch-secret")

@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from callflow_service import __version__
@@ -34,7 +35,7 @@ Every MOR call is signed; `callflow-service sign` prints the signed string, the 
 """
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings) -> ASGIApp:
     """The application, ready to be served. It connects to the database when it is first asked something."""
     database = Database(settings.database_url, pool_size=settings.pool_size, timeout_ms=settings.database_timeout_ms)
     reading = _reading(settings, database)
@@ -84,13 +85,12 @@ def create_app(settings: Settings) -> FastAPI:
     def defect(path: str) -> Response:
         return mor.failed_transport(500) if is_mor(path) else JSONResponse({"detail": "Internal error"}, 500)
 
-    # The last added is the first a request meets.
-    app.add_middleware(FastLane, endpoints=_endpoints(faces))
-    app.add_middleware(TolerantPath, prefixes=PREFIXES)
-    app.add_middleware(EachRequest, defect=defect)
+    # Around the application and not in it, where each request would first pass layers that have nothing to do for it.
+    served: ASGIApp = FastLane(app, endpoints=_endpoints(faces))
+    served = EachRequest(TolerantPath(served, prefixes=PREFIXES), defect=defect)
     if settings.trusted_proxies:
-        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(settings.trusted_proxies))
-    return app
+        served = ProxyHeadersMiddleware(served, trusted_hosts=list(settings.trusted_proxies))  # type: ignore[arg-type,assignment]  # uvicorn and Starlette write the same types differently
+    return served
 
 
 def _name_security_scheme(app: FastAPI) -> None:
@@ -141,7 +141,7 @@ def _add_health(app: FastAPI, database: Database) -> None:
         return JSONResponse({"status": "ok"})
 
 
-def from_environment() -> FastAPI:
+def from_environment() -> ASGIApp:
     """The application of a worker process, by the settings in its environment."""
     settings = load_settings()
     configure_logging(settings.log_level)

@@ -23,9 +23,9 @@ from callflow_service.settings import driver_url
 MINIMAL_VERSION: Final = 18
 """The oldest PostgreSQL that knows our statements (`RETURNING old, new`)."""
 
-# SQLSTATE classes that speak of the server and not of the statement: connection, resources, operator intervention; then
-# a replica that wants a query out of the way of what it replays, and one that was asked to write.
-_SERVER_TROUBLE: Final = ("08", "53", "57", "58", "40001", "25006")
+# SQLSTATE classes that speak of the server and not of the statement: connection, login, database, resources, operator
+# intervention; then a replica that wants a query out of the way of what it replays, and one that was asked to write.
+_SERVER_TROUBLE: Final = ("08", "28", "3D", "53", "57", "58", "40001", "25006")
 
 _REPLICA_REST_SECONDS: Final = 1.0
 
@@ -93,11 +93,7 @@ class Database:
         with _translated_errors():
             async with asyncio.timeout(self._timeout):
                 pooled = await self._engine.raw_connection()
-                while (driver := pooled.driver_connection) is None or driver.is_closed():
-                    # The server went away and may be back: the pool makes a new connection.
-                    pooled.invalidate()
-                    pooled = await self._engine.raw_connection()
-                reading = asyncio.ensure_future(work(driver))
+                reading = asyncio.ensure_future(work(pooled.driver_connection))
                 try:
                     return await asyncio.shield(reading)
                 finally:
@@ -153,6 +149,7 @@ class Reading:
     def __init__(self, replica: Database, primary: Database) -> None:
         self._replica = replica
         self._primary = primary
+        self._was_away = False
         self._rests_until = float("-inf")
 
     async def read(self, work: Callable[[Driver], Coroutine[Any, Any, T]]) -> T:
@@ -161,13 +158,21 @@ class Reading:
         Raises:
             StorageUnavailable: Neither can be asked.
         """
-        if time.monotonic() >= self._rests_until:
-            try:
-                return await self._replica.read(work)
-            except StorageUnavailable as error:
-                self._rests_until = time.monotonic() + _REPLICA_REST_SECONDS
-                _log.warning("The replica cannot be asked (%s); lookups go to the primary", error)
-        return await self._primary.read(work)
+        if time.monotonic() < self._rests_until:
+            return await self._primary.read(work)
+        if self._was_away:
+            # One call tries whether the replica is back; those beside it need not wait.
+            self._rests_until = time.monotonic() + _REPLICA_REST_SECONDS
+        try:
+            found = await self._replica.read(work)
+        except StorageUnavailable as error:
+            self._was_away = True
+            self._rests_until = time.monotonic() + _REPLICA_REST_SECONDS
+            _log.warning("The replica cannot be asked (%s); lookups go to the primary", error)
+            return await self._primary.read(work)
+        self._was_away = False
+        self._rests_until = float("-inf")
+        return found
 
     async def close(self) -> None:
         """Close every connection to the replica."""

@@ -21,6 +21,7 @@ _IN_NO_PATH = re.compile(r"[^A-Za-z0-9._/-]")
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
+_encode = json.JSONEncoder(default=str).encode
 _requests = logging.getLogger("callflow_service.request")
 
 
@@ -41,7 +42,7 @@ class JsonLines(logging.Formatter):
             line["error"] = kind.__name__ if kind else ""
             line["trace"] = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(trace)]
         # In ASCII: half a surrogate pair, which JSON can carry into a username, could not be written otherwise.
-        return json.dumps(line, default=str)
+        return _encode(line)
 
 
 def configure_logging(level: str) -> None:

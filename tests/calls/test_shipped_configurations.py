@@ -83,7 +83,7 @@ def test_asterisk_takes_no_refusal_for_an_answer_and_does_not_wait_for_ever() ->
     assert dict(re.findall(r"Set\(CURLOPT\((\w+)\)=([^)]*)\)", text)) == {
         "conntimeout": "1",
         "httptimeout": "1.5",
-        "failurecodes": "401,404,500,502,503",
+        "failurecodes": "400,401,403,404,405,413,429,500,502,503,504",
         "hashcompat": "yes",
     }
 

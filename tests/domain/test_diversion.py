@@ -103,6 +103,11 @@ def test_a_diversion_is_taken_apart(text: str, entry: Diversion) -> None:
         "<sip:@h>",
         "<sip:u@>",
         "<sip:u@h o>",
+        "<sip:u@[h>",
+        "<sip:u@h]>",
+        "<sip:u@[::1>",
+        "<sip:u@h:1:2>",
+        "<sip:u@h:port>",
         "<sip:o'u@h>",
         "<http://u@h>",
         "u@h",
@@ -344,7 +349,7 @@ def test_a_user_part_is_on_the_allow_list(text: str, user: str) -> None:
 untimed = settings(deadline=None)
 
 USER = r"(?:[A-Za-z0-9.+*_-]|%23){1,64}"
-HOST = r"[A-Za-z0-9.:\[\]-]{1,255}"
+HOST = r"(?:[A-Za-z0-9.-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?"
 INDEX = r"[0-9]+(?:\.[0-9]+)*"
 DIVERSION = re.compile(
     rf"<sip:{USER}@{HOST}>;reason=[a-z-]+;counter=[1-9][0-9]?;privacy=(?:full|name|uri|off)", re.ASCII

@@ -57,7 +57,7 @@ ATTACKS = (
 KEPT_IN_NAMES = frozenset("0123456789 .-_'")
 KEPT_IN_LINES = KEPT_IN_NAMES | frozenset("/;:,()+*#")
 NUMBER = r"\+?[0-9*#]{1,32}|[A-Za-z0-9._-]{1,64}|"
-HOST = r"[A-Za-z0-9.:\[\]-]{1,255}"
+HOST = r"(?:[A-Za-z0-9.-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?"
 USER = r"(?:[A-Za-z0-9.+*_-]|%23){1,192}"
 DIVERSION = rf"<sip:{USER}@{HOST}>;reason=[a-z-]+;counter=[0-9]{{1,2}};privacy=(?:off|full|name|uri)"
 HISTORY = (
@@ -95,7 +95,8 @@ APPLICATIONS = {
     r"|callflow_state=\$\{originate_disposition\}|callflow_fax=user/102@127\.0\.0\.1"
     rf"|callflow_path={PATH}|effective_caller_id_number=(?:{NUMBER})|effective_caller_id_name=.*",
     "transfer": r"callflow-next XML [A-Za-z0-9._-]{1,64}",
-    "unset": "effective_caller_id_number|effective_caller_id_name|sip_h_identity|sip_h_Diversion|sip_h_History-Info",
+    "unset": "effective_caller_id_number|effective_caller_id_name|sip_h_identity|sip_identity"
+    "|sip_h_Diversion|sip_h_History-Info",
     "answer": "",
     "sleep": "1000",
     "spandsp_start_fax_detect": r"transfer 'callflow-fax XML public' 30",

@@ -154,6 +154,17 @@ async def test_without_them_a_call_on_its_way_ends_with_the_cause_that_came(
         assert flat(face, response) == expected
 
 
+@pytest.mark.usefixtures("flows")
+@pytest.mark.parametrize("face", FACES)
+@pytest.mark.parametrize("body", [b"", b"[4]", b'{"device": 4', b"{" + b" " * MEGABYTE + b"}"])
+async def test_wrong_credentials_are_refused_whatever_the_body_is(
+    service: httpx.AsyncClient, face: str, body: bytes
+) -> None:
+    headers = {"content-type": "application/json"}
+    response = await service.post(f"/switch/{face}", content=body, headers=headers, auth=("switch", "wrong"))
+    carries_on(face, response, 401)
+
+
 async def test_the_scheme_of_the_credentials_may_be_in_any_case(service: httpx.AsyncClient, flows: Flows) -> None:
     await flows.set(500, "before_call", "voicemail")
     headers = {"authorization": "bAsIc " + base64.b64encode(b"switch:switch-secret").decode()}

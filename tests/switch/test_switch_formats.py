@@ -1,6 +1,7 @@
 """The bytes that Asterisk, Kamailio and OpenSIPS are sent."""
 
 import json
+from urllib.parse import parse_qsl
 
 import httpx
 import pytest
@@ -17,8 +18,6 @@ TO_DEVICE = {
     "caller_number": "37061111111",
     "caller_name": "Ona Ą",
     "privacy": "off",
-    "diversion": "<sip:1002@127.0.0.1>;reason=unconditional;counter=1;privacy=off",
-    "history_info": "<sip:1002@127.0.0.1?Privacy=none>;index=1, <sip:5000@127.0.0.1;cause=302>;index=1.1;mp=1",
     "reason": "unconditional",
     "device": "500",
     "payer": "user1",
@@ -26,6 +25,8 @@ TO_DEVICE = {
     "leg": "2",
     "flow_id": "c1",
     "path": "4u.500_c1",
+    "diversion": "<sip:1002@127.0.0.1>;reason=unconditional;counter=1;privacy=off",
+    "history_info": "<sip:1002@127.0.0.1?Privacy=none>;index=1, <sip:5000@127.0.0.1;cause=302>;index=1.1;mp=1",
     "explain": "",
 }
 
@@ -37,10 +38,11 @@ async def test_asterisk_gets_a_form_with_spaces_escaped(service: httpx.AsyncClie
     assert response.content == (
         b"action=forward&dial=PJSIP%2F5000&ring_seconds=20&fax_dial=&cause=&caller_number=37061111111"
         b"&caller_name=Ona%20%C4%84&privacy=off"
+        b"&reason=unconditional&device=500&payer=user1&payer_device=4&leg=2&flow_id=c1&path=4u.500_c1"
         b"&diversion=%3Csip%3A1002%40127.0.0.1%3E%3Breason%3Dunconditional%3Bcounter%3D1%3Bprivacy%3Doff"
         b"&history_info=%3Csip%3A1002%40127.0.0.1%3FPrivacy%3Dnone%3E%3Bindex%3D1%2C%20"
         b"%3Csip%3A5000%40127.0.0.1%3Bcause%3D302%3E%3Bindex%3D1.1%3Bmp%3D1"
-        b"&reason=unconditional&device=500&payer=user1&payer_device=4&leg=2&flow_id=c1&path=4u.500_c1&explain="
+        b"&explain="
     )
 
 
@@ -49,6 +51,20 @@ async def test_asterisk_gets_flat_json_where_it_asks_for_it(service: httpx.Async
     response = await service.post("/switch/asterisk", data=QUESTION | {"format": "json"}, auth=SWITCH)
     assert response.headers["content-type"] == "application/json"
     assert response.content == json.dumps(TO_DEVICE | {"dial": "PJSIP/5000"}).encode()
+
+
+async def test_whatever_the_chain_asterisk_reads_its_path_within_4096_characters(
+    service: httpx.AsyncClient, flows: Flows
+) -> None:
+    await flows.forward(4, to=500)
+    chain = ", ".join(f"<sip:{user}@a-long-name.example>;index=1.{user}" for user in range(100, 160))
+    response = await service.post("/switch/asterisk", data=QUESTION | {"history_info": chain}, auth=SWITCH)
+    pairs = parse_qsl(response.text, keep_blank_values=True)
+    joined = ",".join(value.replace(",", "\\,") for _, value in pairs)
+    assert len(joined) > 4096
+    assert joined.startswith(
+        "forward,PJSIP/5000,20,,,37061111111,Ona Ą,off,unconditional,500,user1,4,2,c1,4u.500_c1,<sip:1002@"
+    )
 
 
 @pytest.mark.usefixtures("flows")

@@ -42,6 +42,7 @@ async def test_a_leg_byte_for_byte(service: httpx.AsyncClient, flows: Flows) -> 
         ("set", "effective_caller_id_number=111"),
         ("set", "effective_caller_id_name=A'B"),
         ("unset", "sip_h_identity"),
+        ("unset", "sip_identity"),
         ("privacy", "no"),
         (
             "export",
@@ -102,6 +103,7 @@ async def test_the_whole_real_request_to_a_did_is_answered(service: httpx.AsyncC
         ("set", "effective_caller_id_number=37060002001"),
         ("set", "effective_caller_id_name=37060002001"),
         ("unset", "sip_h_identity"),
+        ("unset", "sip_identity"),
         ("privacy", "no"),
         (
             "export",
@@ -308,7 +310,32 @@ async def test_voicemail_is_where_the_template_says(service: httpx.AsyncClient, 
     await flows.set(500, "before_call", "voicemail")
     actions = await ask_freeswitch(service, "5000", user=("templated", "switch-secret"))
     assert actions is not None
-    assert actions[-2:] == [("privacy", "no"), ("bridge", "sip:vm-sip-5000@pbx.example")]
+    assert actions[-4:] == [
+        ("privacy", "no"),
+        ("unset", "sip_h_Diversion"),
+        ("unset", "sip_h_History-Info"),
+        ("bridge", "sip:vm-sip-5000@pbx.example"),
+    ]
+
+
+async def test_voicemail_that_is_bridged_to_is_told_of_the_whole_chain(
+    service: httpx.AsyncClient, flows: Flows
+) -> None:
+    await flows.forward(500, to=501)
+    await flows.set(501, "before_call", "voicemail")
+    actions = await ask_freeswitch(service, "5000", user=("templated", "switch-secret"))
+    assert actions is not None
+    assert actions[-3:] == [
+        ("export", "nolocal:sip_h_Diversion=<sip:5000@pbx.example>;reason=unconditional;counter=1;privacy=off"),
+        (
+            "export",
+            (
+                "nolocal:sip_h_History-Info=<sip:5000@pbx.example?Privacy=none>;index=1, "
+                "<sip:5001@pbx.example;cause=302>;index=1.1;mp=1"
+            ),
+        ),
+        ("bridge", "sip:vm-sip-5001@pbx.example"),
+    ]
 
 
 async def test_a_fax_is_listened_for_before_the_device_rings(service: httpx.AsyncClient, flows: Flows) -> None:

@@ -47,8 +47,4 @@ async def leave(driver: Driver) -> None:
 
 
 def _driver(session: Session) -> Driver:
-    connection = session.connection()
-    while (driver := connection.connection.driver_connection) is None or driver.is_closed():
-        # The server went away and may be back: the pool makes a new connection.
-        connection.invalidate()
-    return driver
+    return session.connection().connection.driver_connection

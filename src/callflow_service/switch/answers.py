@@ -17,8 +17,6 @@ NAMES: Final = (
     "caller_number",
     "caller_name",
     "privacy",
-    "diversion",
-    "history_info",
     "reason",
     "device",
     "payer",
@@ -26,9 +24,14 @@ NAMES: Final = (
     "leg",
     "flow_id",
     "path",
+    "diversion",
+    "history_info",
     "explain",
 )
-"""What every answer holds; some switches keep the old value of a name that is missing."""
+"""What every answer holds; some switches keep the old value of a name that is missing.
+
+What can be long stands last: Asterisk cuts an answer at 4,096 characters, and the rest must be there all the same.
+"""
 
 Answer = dict[str, str]
 
@@ -44,8 +47,6 @@ def shared_answer(decision: Decision, plan: DialPlan, *, explain: bool) -> Answe
         "caller_number": decision.caller.number,
         "caller_name": decision.caller.name,
         "privacy": decision.caller.privacy,
-        "diversion": decision.diversion,
-        "history_info": decision.history_info,
         "reason": decision.reason,
         "device": _number(decision.device.id) if decision.device else "",
         "payer": decision.payer,
@@ -54,6 +55,8 @@ def shared_answer(decision: Decision, plan: DialPlan, *, explain: bool) -> Answe
         "flow_id": decision.flow_id,
         # A switch that carries on as if we were not there has nothing to continue.
         "path": "" if decision.action is RouteAction.NONE else str(decision.path),
+        "diversion": decision.diversion,
+        "history_info": decision.history_info,
         "explain": decision.explain if explain else "",
     }
 

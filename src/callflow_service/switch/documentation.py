@@ -58,8 +58,6 @@ _ANSWERED: Final[dict[str, str]] = {
     "caller_number": "Number that the leg shows",
     "caller_name": "Name that the leg shows",
     "privacy": "Privacy of what the leg shows",
-    "diversion": "Diversion header of the leg, the whole chain",
-    "history_info": "History-Info header of the leg, the whole chain",
     "reason": "Reason of the last diversion",
     "device": "Id of the device that rings, or of the last one whose flow decided",
     "payer": "Username of the account that the leg is for",
@@ -67,6 +65,8 @@ _ANSWERED: Final[dict[str, str]] = {
     "leg": "Diversions so far, plus 1",
     "flow_id": "One id for the whole call",
     "path": "To be sent back with the next question",
+    "diversion": "Diversion header of the leg, the whole chain",
+    "history_info": "History-Info header of the leg, the whole chain",
     "explain": "Why, in steps",
 }
 

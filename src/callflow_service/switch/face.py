@@ -95,10 +95,12 @@ class SwitchFace:
         try:
             async with asyncio.timeout(self.timeout_ms / 1000):
                 # Read before anything is refused, for even a refusal must fit the question.
-                await _read_values(request, values)
+                problem = await _read_values(request, values)
                 user = await self.users.authenticate(request.headers.get("authorization", ""))
                 if user is not None:
                     log["account"] = user.username
+                    if problem:
+                        raise Senseless(problem)
                     return await self._decide(switch, user, values, log)
             status, headers = 401, _CHALLENGE
             log["outcome"] = "wrong credentials"
@@ -125,33 +127,33 @@ class SwitchFace:
         return Response(body, media_type=media_type)
 
 
-async def _read_values(request: Request, values: dict[str, str]) -> None:
+async def _read_values(request: Request, values: dict[str, str]) -> str:
     """Put the question's names and values into `values`: of the query, then of a form or a JSON object in the body.
 
-    Raises:
-        Senseless: The body is too large, or neither.
+    Returns what is wrong with the body, empty where nothing is: whoever sent it is to be known before it is said.
     """
     values.update(_form(request.scope["query_string"]))
-    body = b""
+    body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > MAX_BODY:
-            raise Senseless("body too large")
+            return "body too large"
     if not body:
-        return
+        return ""
     if not request.headers.get("content-type", "").lower().startswith("application/json"):
         values.update(_form(body))
-        return
+        return ""
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
-        raise Senseless("body is no JSON") from None
+        return "body is no JSON"
     if not isinstance(document, dict):
-        raise Senseless("body is no JSON object")
+        return "body is no JSON object"
     values.update({name: _text(value) for name, value in document.items()})
+    return ""
 
 
-def _form(encoded: bytes) -> list[tuple[str, str]]:
+def _form(encoded: bytes | bytearray) -> list[tuple[str, str]]:
     return parse_qsl(encoded.decode("utf-8", "replace"), keep_blank_values=True, errors="replace")
 
 

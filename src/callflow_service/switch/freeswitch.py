@@ -138,22 +138,26 @@ class FreeSwitch:
 
 
 def _leg(decision: Decision, plan: DialPlan, asked: Asked, context: str) -> list[Action]:
-    actions = [
+    return [
         ("set", "continue_on_fail=true"),
         ("set", "hangup_after_bridge=true"),
         ("set", f"callflow_path={decision.path}"),
         ("set", f"callflow_privacy={asked.caller.privacy}"),
         *_shown(decision.caller, asked.caller),
-    ]
-    for header, chain in (("Diversion", decision.diversion), ("History-Info", decision.history_info)):
-        # Exported and not set in braces, where a comma would end the value; and never what came in unread.
-        actions.append(("export", f"nolocal:sip_h_{header}={chain}") if chain else ("unset", f"sip_h_{header}"))
-    actions += [
+        *_chain(decision),
         ("bridge", f"[leg_timeout={decision.ring_seconds}]{dial_string(decision, plan)}"),
         ("set", "callflow_state=${originate_disposition}"),
         ("transfer", f"{NEXT} XML {context}"),
     ]
-    return actions
+
+
+def _chain(decision: Decision) -> list[Action]:
+    """The headers of a leg: exported and not set in braces, where a comma would end them; never what came in unread."""
+    chains = (("Diversion", decision.diversion), ("History-Info", decision.history_info))
+    return [
+        ("export", f"nolocal:sip_h_{header}={chain}") if chain else ("unset", f"sip_h_{header}")
+        for header, chain in chains
+    ]
 
 
 def _shown(shown: Caller, came: Caller) -> list[Action]:
@@ -165,15 +169,16 @@ def _shown(shown: Caller, came: Caller) -> list[Action]:
             ("set", f"effective_caller_id_number={shown.number}"),
             # An empty name would let the original caller's through.
             ("set", f"effective_caller_id_name={shown.name or shown.number}"),
-            # It vouches for the number that came, not for the one that is shown now.
+            # It vouches for the number that came, not for the one that is shown now; FreeSWITCH keeps it twice.
             ("unset", "sip_h_identity"),
+            ("unset", "sip_identity"),
         ]
     return [*changed, ("privacy", "no" if shown.privacy is Privacy.OFF else shown.privacy.value)]
 
 
 def _voicemail(decision: Decision, plan: DialPlan) -> list[Action]:
     if dial := dial_string(decision, plan):
-        return [("bridge", dial)]
+        return [*_chain(decision), ("bridge", dial)]
     name = decision.device.name if decision.device and is_safe_name(decision.device.name) else ""
     return [("answer", ""), ("sleep", "1000"), ("voicemail", f"default {plan.domain} {name}")]
 
