@@ -230,6 +230,16 @@ async def test_a_true_of_json_is_signed_as_true_or_as_php_writes_it(
     assert ("Callflow was successfully updated" in response.text) == (expected == "updated")
 
 
+@pytest.mark.parametrize(("signed_as", "expected"), [("false", 200), ("", 200), ("0", 0)])
+async def test_a_false_of_json_sets_nothing_and_is_signed_as_false_or_as_php_writes_it(
+    demo_service: httpx.AsyncClient, signed_as: str, expected: int
+) -> None:
+    signature = sha1_hex(f"4forwardbefore_call5{signed_as}{signed_as}")
+    values = {**GOOD, "device_callerid": False, "did_id": False, "hash": signature}
+    response = await demo_service.post(UPDATE, json=values)
+    assert answer(response) == (updated() if expected else refused("Incorrect hash"))
+
+
 async def test_a_true_in_a_form_is_signed_as_sent(demo_service: httpx.AsyncClient) -> None:
     values = {**GOOD, "src_callerid": "true"}
     assert await send(demo_service, values, "4forwardbefore_call5true") == "updated"

@@ -57,7 +57,7 @@ async def test_whatever_the_chain_asterisk_reads_its_path_within_4096_characters
     service: httpx.AsyncClient, flows: Flows
 ) -> None:
     await flows.forward(4, to=500)
-    chain = ", ".join(f"<sip:{user}@a-long-name.example>;index=1.{user}" for user in range(100, 160))
+    chain = ", ".join(f"<sip:{user}@{'a-long-name.' * 3}example>;index=1.{user}" for user in range(100, 160))
     response = await service.post("/switch/asterisk", data=QUESTION | {"history_info": chain}, auth=SWITCH)
     pairs = parse_qsl(response.text, keep_blank_values=True)
     joined = ",".join(value.replace(",", "\\,") for _, value in pairs)

@@ -35,25 +35,28 @@ class RequestUnreadable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One parameter as it was sent. `is_true` marks JSON's `true`, which PHP signs as `1`."""
+    """One parameter as it was sent. `as_php` is what PHP signs for JSON's `true` and `false`: `1` and nothing."""
 
     name: str
     value: str
-    is_true: bool = False
+    as_php: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """What was sent and counts: each name once, in the order of the request, none empty, aliases resolved."""
+    """What was sent and counts: each name once, in the order of the request, none empty, aliases resolved.
+
+    `as_php` has PHP's spelling of those that came as JSON's `true` or `false`.
+    """
 
     values: dict[str, str]
-    is_true: frozenset[str]
+    as_php: dict[str, str]
 
     def claim(self, signed: tuple[str, ...], *, method_allowed: bool) -> Claim:
         """Who the request says it comes from, where `signed` names the parameters that are signed."""
         username = self.values.get("u")
         reading = {name: value for name, value in self.values.items() if name in signed}
-        as_php = {name: "1" if name in self.is_true else value for name, value in reading.items()}
+        as_php = {name: spelt for name, value in reading.items() if (spelt := self.as_php.get(name, value))}
         return Claim(
             username=None if username is None or has_forbidden(username) else username,
             password=self.values.get("p"),
@@ -81,15 +84,15 @@ class Parameters:
         Raises:
             RequestUnreadable: `custom` is too long.
         """
-        custom = self.values.get("custom", "")
+        custom = self._sent("custom") or ""
         if len(custom) > MAX_CUSTOM_LENGTH:
             raise RequestUnreadable(f"Custom caller ID is longer than {MAX_CUSTOM_LENGTH} characters")
         return WantedChange(
             device_id=self.device_id,
-            state=_STATES.get(self.values.get("state", "")),
-            action=_ACTIONS.get(self.values.get("callflow_action", "")),
+            state=_STATES.get(self._sent("state") or ""),
+            action=_ACTIONS.get(self._sent("callflow_action") or ""),
             forward_to_device=self._id("forward_to_device"),
-            external_number=self.values.get("external_number"),
+            external_number=self._sent("external_number"),
             fax_device=self._id("fax_device"),
             device_caller_id=self._is_set("device_callerid"),
             source_caller_id=self._is_set("src_callerid"),
@@ -98,7 +101,7 @@ class Parameters:
         )
 
     def _id(self, name: str) -> int | None:
-        value = self.values.get(name)
+        value = self._sent(name)
         if value is None:
             return None
         if _ID.fullmatch(value) is None:
@@ -109,7 +112,11 @@ class Parameters:
         return int(digits)
 
     def _is_set(self, name: str) -> bool:
-        return self.values.get(name, "").lower() in {"true", "1"}
+        return (self._sent(name) or "").lower() in {"true", "1"}
+
+    def _sent(self, name: str) -> str | None:
+        """The value of a parameter; JSON's `false` is signed by those who sign it, but sets nothing."""
+        return None if self.as_php.get(name) == "" else self.values.get(name)
 
 
 def read_parameters(query: bytes, content_type: str, body: bytes) -> Parameters:
@@ -124,19 +131,19 @@ def read_parameters(query: bytes, content_type: str, body: bytes) -> Parameters:
         sent.pop(parameter.name, None)
         sent[parameter.name] = parameter
     values: dict[str, str] = {}
-    is_true: set[str] = set()
+    as_php: dict[str, str] = {}
     present = {name: parameter for name, parameter in sent.items() if parameter.value}
     for name, parameter in present.items():
         own_name = ALIASES.get(name, name)
         if own_name != name and own_name in present:
             continue
         values[own_name] = parameter.value
-        if parameter.is_true:
-            is_true.add(own_name)
+        if parameter.as_php is not None:
+            as_php[own_name] = parameter.as_php
     if values.get("external_number", "").startswith(" "):
         # A + that the client did not escape.
         values["external_number"] = "+" + values["external_number"][1:]
-    return Parameters(values, frozenset(is_true))
+    return Parameters(values, as_php)
 
 
 def _body(content_type: str, body: bytes) -> Iterator[Parameter]:
@@ -183,7 +190,7 @@ def _json(body: bytes) -> Iterator[Parameter]:
         raise RequestUnreadable("Request body is not a JSON object")
     for name, value in pairs:
         if isinstance(value, bool):
-            yield Parameter(name, "true" if value else "false", is_true=value)
+            yield Parameter(name, "true" if value else "false", "1" if value else "")
         elif isinstance(value, str):
             yield Parameter(name, _latin_1(value) if damaged else value)
 

@@ -97,13 +97,12 @@ class SwitchFace:
                 # Read before anything is refused, for even a refusal must fit the question.
                 problem = await _read_values(request, values)
                 user = await self.users.authenticate(request.headers.get("authorization", ""))
-                if user is not None:
+                if user is not None and not problem:
                     log["account"] = user.username
-                    if problem:
-                        raise Senseless(problem)
                     return await self._decide(switch, user, values, log)
-            status, headers = 401, _CHALLENGE
-            log["outcome"] = "wrong credentials"
+            if user is None:
+                status, headers = 401, _CHALLENGE
+            log["outcome"] = "wrong credentials" if user is None else f"carry on: {problem}"
         except (Senseless, ClientDisconnect) as error:
             log["outcome"] = f"carry on: {error}"
         except TimeoutError:
