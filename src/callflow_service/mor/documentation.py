@@ -12,7 +12,8 @@ from callflow_service.service import DeviceCallFlow
 Schema = dict[str, Any]
 
 _ID: Final = {"type": "string", "pattern": "^[0-9]+$"}
-_FLAG: Final = {"type": "string", "enum": ["true"]}
+# With one choice alone the explorer would send it unasked, and the signature would miss it.
+_FLAG: Final = {"type": "string", "enum": ["true", "1"]}
 _USERNAME: Final = ("u", "Username of the caller", {"type": "string"}, "admin")
 _PASSWORD: Final = (
     "p",
@@ -64,10 +65,12 @@ class Call:
                 "type": "object",
                 "required": [field.name for field in self.fields if field.required],
                 "properties": {field.name: {**field.schema, "description": field.description} for field in self.fields},
-                "example": {field.name: field.example for field in self.fields if field.example is not None},
             }
+            example = {field.name: field.example for field in self.fields if field.example is not None}
             types = ("application/x-www-form-urlencoded", "application/json", "multipart/form-data")
-            extra["requestBody"] = {"required": True, "content": {name: {"schema": schema} for name in types}}
+            # Within the schema the explorer would overlook the example, and invent a value for every parameter.
+            content = {name: {"schema": schema, "example": example} for name in types}
+            extra["requestBody"] = {"required": True, "content": content}
         return {
             "operation_id": self.name if method == "POST" else f"{self.name}_by_get",
             "summary": self.summary if method == "POST" else f"{self.summary} (by GET)",
