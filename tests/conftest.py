@@ -23,21 +23,9 @@ from callflow_service.embedded import start_embedded
 from callflow_service.migrating import migrate
 from callflow_service.settings import Settings, driver_url
 from callflow_service.world.loading import DEMO_FILE, load_world
+from postgresql import asyncpg_url, execute
 
 StartService = Callable[..., Awaitable[httpx.AsyncClient]]
-
-
-def asyncpg_url(url: SecretStr) -> str:
-    """The URL as asyncpg itself takes it."""
-    return driver_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
-
-
-async def execute(url: SecretStr, statement: str) -> None:
-    connection = await asyncpg.connect(asyncpg_url(url))
-    try:
-        await connection.execute(statement)
-    finally:
-        await connection.close()
 
 
 @pytest.fixture(scope="session")

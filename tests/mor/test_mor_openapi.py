@@ -53,7 +53,7 @@ async def test_the_example_works_on_the_demo_and_gives_the_page_shown(
     demo_service: httpx.AsyncClient, document: dict[str, Any], call: str, content_type: str
 ) -> None:
     described = document["paths"][call]["post"]
-    example = described["requestBody"]["content"][content_type]["schema"]["example"]
+    example = described["requestBody"]["content"][content_type]["example"]
     shown = described["responses"]["200"]["content"]["application/xml"]["examples"]["success"]["value"]
     sending: dict[str, Callable[[], dict[str, Any]]] = {
         "application/json": lambda: {"json": example},

@@ -19,7 +19,7 @@ from callflow_service.world.applying import MAX_DIFFERENCES, Counts
 from callflow_service.world.errors import WorldError
 from callflow_service.world.loading import DEMO_FILE, is_empty, load_world
 from callflow_service.world.reading import Section
-from conftest import asyncpg_url
+from postgresql import asyncpg_url
 
 TABLES = ("account", "device", "did", "switch_user")
 NOTHING = Counts(0, 0, 0)

@@ -12,7 +12,6 @@ from callflow_service.service import DeviceCallFlow
 Schema = dict[str, Any]
 
 _ID: Final = {"type": "string", "pattern": "^[0-9]+$"}
-# With one choice alone the explorer would send it unasked, and the signature would miss it.
 _FLAG: Final = {"type": "string", "enum": ["true", "1"]}
 _USERNAME: Final = ("u", "Username of the caller", {"type": "string"}, "admin")
 _PASSWORD: Final = (
@@ -37,6 +36,11 @@ class Field:
     schema: Schema
     example: str | None
     required: bool = False
+
+    def as_property(self) -> Schema:
+        """Its schema within a body's."""
+        # Where a parameter has none, the explorer would make something up, and the signature would not fit.
+        return {**self.schema, "description": self.description, "examples": [self.example or ""]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +68,10 @@ class Call:
             schema: Schema = {
                 "type": "object",
                 "required": [field.name for field in self.fields if field.required],
-                "properties": {field.name: {**field.schema, "description": field.description} for field in self.fields},
+                "properties": {field.name: field.as_property() for field in self.fields},
             }
             example = {field.name: field.example for field in self.fields if field.example is not None}
             types = ("application/x-www-form-urlencoded", "application/json", "multipart/form-data")
-            # Within the schema the explorer would overlook the example, and invent a value for every parameter.
             content = {name: {"schema": schema, "example": example} for name in types}
             extra["requestBody"] = {"required": True, "content": content}
         return {
@@ -87,9 +90,11 @@ class Call:
         for text in self.errors:
             examples[text] = {"summary": text, "value": error_page(text, "status").decode()}
         failed = {"application/xml": {"schema": {"type": "string"}}}
+        # The explorer cannot show an example that is XML already; in the description it can.
+        texts = ", ".join(f"`{text}`" for text in self.errors)
         return {
             200: {
-                "description": "The page, or one of MOR's errors",
+                "description": f"The page, or one of MOR's errors.\n\n```xml\n{self.success.decode()}```\n\n{texts}",
                 "content": {"application/xml": {"schema": {"type": "string"}, "examples": examples}},
             },
             400: {"description": "The request cannot be read as what it says it is", "content": failed},

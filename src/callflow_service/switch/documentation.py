@@ -30,7 +30,7 @@ _ASKED: Final[dict[str, Schema]] = {
     "call_id": {"description": "The switch's id of the call", "type": "string"},
     "diversion": {"description": "Every Diversion header of the original INVITE, comma-joined", "type": "string"},
     "history_info": {"description": "Every History-Info header of it, comma-joined", "type": "string"},
-    "explain": {"description": "`1`: the answer says why", "type": "string", "enum": ["1"]},
+    "explain": {"description": "`1`: the answer says why", "type": "string", "enum": ["1"], "example": "1"},
 }
 
 _FORMAT: Final[Schema] = {
@@ -96,7 +96,9 @@ def describe(switch: str, method: str) -> dict[str, Any]:
             if own_words
             else ("application/json", "application/x-www-form-urlencoded")
         )
-        body = {"schema": {"type": "object", "properties": properties}}
+        body: Schema = {"schema": {"type": "object", "properties": properties}}
+        if not own_words:
+            body["example"] = {name: schema["example"] for name, schema in properties.items() if "example" in schema}
         extra["requestBody"] = {"content": dict.fromkeys(types, body)}
     return {
         "operation_id": f"switch_{switch}" if method == "POST" else f"switch_{switch}_by_get",
