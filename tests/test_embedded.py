@@ -35,9 +35,12 @@ def served(folder: Path) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(
         [*PROGRAM, "serve", "--demo", "--port", "0"], env=environment(folder), stdout=subprocess.PIPE, text=True
     ) as serving:
-        assert serving.stdout
-        assert any("Application startup complete." in line for line in serving.stdout)
-        yield serving
+        try:
+            assert serving.stdout
+            assert any("Application startup complete." in line for line in serving.stdout)
+            yield serving
+        finally:
+            serving.terminate()
 
 
 def runs(folder: Path) -> bool:

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 from shlex import quote
 from typing import Annotated, Final, NoReturn
@@ -89,13 +90,11 @@ def serve(
     )
     # The server raises the signal that stopped it once more; to have stopped is what was asked.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    try:
+    with suppress(KeyboardInterrupt):
         if config.workers > 1:
             Multiprocess(config, sockets=[listening]).run()
         else:
             uvicorn.Server(config).run(sockets=[listening])
-    except KeyboardInterrupt:
-        sys.exit(130)
 
 
 @app.command()
@@ -116,7 +115,8 @@ def load(
 ) -> None:
     """Load accounts, devices, DIDs and switch users; all of the file, or nothing."""
     settings = settings_with_database()
-    with Progress(*(BarColumn(), DownloadColumn(), TimeRemainingColumn()), console=_err, transient=True) as progress:
+    columns = (BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=_err, transient=True, disable=not _err.is_terminal) as progress:
         task = progress.add_task("load", total=file.stat().st_size)
         report = asyncio.run(
             load_world(
