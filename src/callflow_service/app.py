@@ -65,6 +65,8 @@ def create_app(settings: Settings) -> ASGIApp:
         description=_DESCRIPTION,
         lifespan=lifespan,
         redirect_slashes=False,
+        # ReDoc asks for its logo elsewhere, whatever it is served from.
+        redoc_url=None,
     )
     faces = (mor.router(), switches.router())
     for face in faces:

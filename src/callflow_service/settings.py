@@ -126,4 +126,4 @@ def load_settings() -> Settings:
     except ValidationError as error:
         problem = error.errors()[0]
         name = PREFIX + str(problem["loc"][0]).upper()
-        raise SettingsError(f"The setting {name} is wrong: {problem['msg']}.") from None
+        raise SettingsError(f"The setting {name} is wrong: {problem['msg'].removeprefix('Value error, ')}.") from None
