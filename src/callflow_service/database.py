@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
@@ -28,6 +28,7 @@ MINIMAL_VERSION: Final = 18
 _SERVER_TROUBLE: Final = ("08", "28", "3D", "53", "57", "58", "40001", "25006")
 
 _REPLICA_REST_SECONDS: Final = 1.0
+_SETTLE_SECONDS: Final = 2
 
 T = TypeVar("T")
 
@@ -44,6 +45,9 @@ class Database:
     def __init__(self, url: SecretStr, *, pool_size: int, timeout_ms: int) -> None:
         self._timeout = timeout_ms / 1000
         self._abandoned: set[asyncio.Task[Any]] = set()
+        self._at_hand: list[PoolProxiedConnection] = []
+        # The other half is always there for sessions.
+        self._most_at_hand = pool_size // 2
         self._engine = create_async_engine(
             driver_url(url),
             isolation_level="AUTOCOMMIT",
@@ -82,43 +86,39 @@ class Database:
             finally:
                 await session.close()
 
-    async def read(self, work: Callable[[Driver], Coroutine[Any, Any, T]]) -> T:
-        """Do the work of one request that only reads, on the driver's own connection, within the time limit.
+    async def read(self, work: Callable[[Driver], Awaitable[T]]) -> T:
+        """Do the work of one request that only reads, on the driver's own connection; the caller bounds its time.
 
         Every call waits for a switch's question, and what a session costs is more than the one statement in it.
 
         Raises:
-            StorageUnavailable: PostgreSQL cannot be reached, has no room, or did not answer in time.
+            StorageUnavailable: PostgreSQL cannot be reached, or has no room.
         """
         with _translated_errors():
-            async with asyncio.timeout(self._timeout):
-                pooled = await self._engine.raw_connection()
-                reading = asyncio.ensure_future(work(pooled.driver_connection))
-                try:
-                    return await asyncio.shield(reading)
-                finally:
-                    if reading.done():
-                        pooled.close()
-                    else:
-                        self._keep(asyncio.create_task(self._finish(reading, pooled)))
+            pooled = await self._checked_out()
+            try:
+                found = await work(pooled.driver_connection)
+            except BaseException:
+                self._keep(asyncio.create_task(_settle(pooled)))
+                raise
+            self._put_back(pooled)
+            return found
 
-    async def _finish(self, reading: asyncio.Future[Any], pooled: PoolProxiedConnection) -> None:
-        """See what nobody waits for any more to its end.
+    async def _checked_out(self) -> PoolProxiedConnection:
+        while self._at_hand:
+            pooled = self._at_hand.pop()
+            driver: Driver = pooled.driver_connection
+            if not driver.is_closed():
+                return pooled
+            pooled.invalidate()
+        return await self._engine.raw_connection()
 
-        To break it off at once would cost a connection for each caller whose time ran out, just when there is the least
-        time to make new ones.
-        """
-        await asyncio.wait((reading,), timeout=self._timeout)
-        if reading.done():
-            # Looked at, so that it is not reported as never looked at.
-            reading.exception()
+    def _put_back(self, pooled: PoolProxiedConnection) -> None:
+        """Keep a connection at hand for the next read: the pool's own way in and out costs as much as the statement."""
+        if len(self._at_hand) < self._most_at_hand:
+            self._at_hand.append(pooled)
+        else:
             pooled.close()
-            return
-        driver = pooled.driver_connection
-        pooled.detach()
-        reading.cancel()
-        await asyncio.wait((reading,))
-        await leave(driver)
 
     def _abandon(self, task: asyncio.Task[Any]) -> None:
         """Let a task end by itself: taking leave of a connection that hangs takes longer than a caller should wait."""
@@ -137,6 +137,8 @@ class Database:
 
     async def close(self) -> None:
         """Close every connection."""
+        while self._at_hand:
+            self._at_hand.pop().close()
         await self._engine.dispose()
 
 
@@ -146,13 +148,14 @@ class Reading:
     A replica that was away is asked again after `_REPLICA_REST_SECONDS`, so that not every call waits for it.
     """
 
-    def __init__(self, replica: Database, primary: Database) -> None:
+    def __init__(self, replica: Database, primary: Database, *, timeout_ms: int) -> None:
+        self._timeout = timeout_ms / 1000
         self._replica = replica
         self._primary = primary
         self._was_away = False
         self._rests_until = float("-inf")
 
-    async def read(self, work: Callable[[Driver], Coroutine[Any, Any, T]]) -> T:
+    async def read(self, work: Callable[[Driver], Awaitable[T]]) -> T:
         """Do the work of one request that only reads.
 
         Raises:
@@ -164,11 +167,14 @@ class Reading:
             # One call tries whether the replica is back; those beside it need not wait.
             self._rests_until = time.monotonic() + _REPLICA_REST_SECONDS
         try:
-            found = await self._replica.read(work)
-        except StorageUnavailable as error:
+            async with asyncio.timeout(self._timeout):
+                found = await self._replica.read(work)
+        except (StorageUnavailable, TimeoutError) as error:
             self._was_away = True
             self._rests_until = time.monotonic() + _REPLICA_REST_SECONDS
-            _log.warning("The replica cannot be asked (%s); lookups go to the primary", error)
+            _log.warning(
+                "The replica cannot be asked (%s); lookups go to the primary", str(error) or "no answer in time"
+            )
             return await self._primary.read(work)
         self._was_away = False
         self._rests_until = float("-inf")
@@ -192,6 +198,23 @@ def _translated_errors() -> Iterator[None]:
         if not state or state.startswith(_SERVER_TROUBLE):
             raise StorageUnavailable(type(cause).__name__) from error
         raise
+
+
+async def _settle(pooled: PoolProxiedConnection) -> None:
+    """Give a connection that was perhaps left in the middle back to the pool once it answers again, else close it.
+
+    To close it at once would cost a connection for each caller whose time ran out, just when there is the least time to
+    make new ones.
+    """
+    driver: Driver = pooled.driver_connection
+    try:
+        # The driver tells the server to stop, and lets nothing else through until it has.
+        await driver.execute("SELECT", timeout=_SETTLE_SECONDS)
+    except Exception:  # noqa: BLE001 - whatever it was, the connection is of no use
+        pooled.detach()
+        await leave(driver)
+    else:
+        pooled.close()
 
 
 def _prepare(connection: AdaptedConnection, _: object) -> None:

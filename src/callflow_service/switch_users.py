@@ -15,6 +15,7 @@ from callflow_service.switch_passwords import is_switch_password
 
 _FRESH_SECONDS: Final = 10.0
 _RETRY_SECONDS: Final = 1.0
+_READ_SECONDS: Final = 1.5
 
 _log = logging.getLogger(__name__)
 
@@ -29,6 +30,8 @@ class SwitchUsers:
     def __init__(self, database: Database | Reading) -> None:
         self._database = database
         self._users: dict[str, SwitchUser] = {}
+        # The headers that were right since the users were last read: the same few come with every call.
+        self._recognised: dict[str, SwitchUser] = {}
         self._read_at = float("-inf")
         self._is_read = False
         self._reading: asyncio.Task[None] | None = None
@@ -39,23 +42,28 @@ class SwitchUsers:
         Raises:
             StorageUnavailable: The users were never read, and cannot be now.
         """
-        credentials = _basic(authorization)
-        if credentials is None:
-            return None
         age = time.monotonic() - self._read_at
-        user = self._known(*credentials)
+        user = self._known(authorization)
+        if user is None and _basic(authorization) is None:
+            return None
         if user is None and (age > _RETRY_SECONDS or self._is_reading):
             await asyncio.shield(self._read_again())
-            user = self._known(*credentials)
+            user = self._known(authorization)
         elif age > _FRESH_SECONDS:
             self._read_again()
         if user is None and not self._is_read:
             raise StorageUnavailable("switch users")
         return user
 
-    def _known(self, username: str, password: str) -> SwitchUser | None:
-        user = self._users.get(username)
-        return user if user and is_switch_password(password, user.password_hash) else None
+    def _known(self, authorization: str) -> SwitchUser | None:
+        user = self._recognised.get(authorization)
+        if user is None and (credentials := _basic(authorization)):
+            username, password = credentials
+            user = self._users.get(username)
+            if user is None or not is_switch_password(password, user.password_hash):
+                return None
+            self._recognised[authorization] = user
+        return user
 
     @property
     def _is_reading(self) -> bool:
@@ -69,9 +77,11 @@ class SwitchUsers:
     async def _read(self) -> None:
         self._read_at = time.monotonic()
         try:
-            self._users = await self._database.read(lookups.switch_users)
+            async with asyncio.timeout(_READ_SECONDS):
+                self._users = await self._database.read(lookups.switch_users)
+            self._recognised.clear()
             self._is_read = True
-        except StorageUnavailable:
+        except (StorageUnavailable, TimeoutError):
             _log.warning("The switch users could not be read; those known stay known")
 
 
