@@ -86,7 +86,7 @@ async def update(
         )
     ).one_or_none()
     before = flow.model_dump() if flow else None
-    flow = flow or CallFlowRow(device_id=device.id, state=form.state, priority=1)  # type: ignore[call-arg]
+    flow = flow or CallFlowRow(device_id=device.id, state=form.state, priority=1)  # type: ignore[call-arg]  # SQLModel leaves the rest to be set
     flow.action = form.callflow_action
     flow.target_device_id = target.id if target else None
     flow.target_number = flow.caller_id = flow.caller_id_text = flow.caller_id_did_id = None
@@ -97,7 +97,7 @@ async def update(
         flow.caller_id_text = form.custom if flow.caller_id == "custom" else None
     session.add(flow)
     session.add(
-        CallFlowHistoryRow(  # type: ignore[call-arg]
+        CallFlowHistoryRow(  # type: ignore[call-arg]  # SQLModel leaves the rest to be set
             account_id=account.id,
             face="mor",
             address=ip_address(request.client.host) if request.client else None,

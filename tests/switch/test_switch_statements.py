@@ -102,11 +102,11 @@ async def large(large_url: SecretStr) -> AsyncIterator[asyncpg.Connection]:
 
 STATEMENTS = {
     "a device": (lookups._FIND, ([50_000], None, ["SIP", "IAX2"])),  # noqa: SLF001 - the statement itself is the subject
-    "a path": (lookups._FIND, (list(range(50_000, 50_065)), None, ["SIP"])),  # noqa: SLF001
-    "a DID": (lookups._FIND, ([], "+37060050000", ["SIP", "IAX2"])),  # noqa: SLF001
-    "a name": (lookups._FIND, ([], "d50000", ["SIP", "IAX2"])),  # noqa: SLF001
-    "a chain": (lookups._FOLLOW, (50_000, 5)),  # noqa: SLF001
-    "the longest chain": (lookups._FOLLOW, (50_000, 50)),  # noqa: SLF001
+    "a path": (lookups._FIND, (list(range(50_000, 50_065)), None, ["SIP"])),  # noqa: SLF001 - the statements themselves are looked at
+    "a DID": (lookups._FIND, ([], "+37060050000", ["SIP", "IAX2"])),  # noqa: SLF001 - the statements themselves are looked at
+    "a name": (lookups._FIND, ([], "d50000", ["SIP", "IAX2"])),  # noqa: SLF001 - the statements themselves are looked at
+    "a chain": (lookups._FOLLOW, (50_000, 5)),  # noqa: SLF001 - the statements themselves are looked at
+    "the longest chain": (lookups._FOLLOW, (50_000, 50)),  # noqa: SLF001 - the statements themselves are looked at
 }
 
 
