@@ -63,14 +63,15 @@ class _Load:
     def __init__(self) -> None:
         self.latencies: list[float] = []
         self.failed = 0
-        self._free: list[_Connection] = []
+        # In turn: a connection that lay idle for longer than the server keeps it would be met as it closes.
+        self._free: deque[_Connection] = deque()
         self._waiting: deque[tuple[float, bytes]] = deque()
         self._wanted = -1
         self._complete = asyncio.Event()
 
     def due(self, at: float, request: bytes) -> None:
         if self._free:
-            self._free.pop().ask(at, request)
+            self._free.popleft().ask(at, request)
         else:
             self._waiting.append((at, request))
 
