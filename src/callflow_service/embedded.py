@@ -41,7 +41,7 @@ def start_embedded(data_dir: Path) -> SecretStr:
     cluster = data_dir.absolute() / "postgresql"
     try:
         cluster.mkdir(parents=True, exist_ok=True)
-        postgres_server.find_suitable_socket_dir = _socket_folder  # type: ignore[attr-defined]
+        postgres_server.find_suitable_socket_dir = _socket_folder  # type: ignore[attr-defined]  # the package exports nothing to set
         server = postgres_server.get_server(cluster, start=False)
         # Its own lock is one file for the whole machine, and belongs to the first user who started anything.
         lock = fasteners.InterProcessLock(Path(tempfile.gettempdir()) / f"callflow-{os.getuid()}.lock")
