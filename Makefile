@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-proxy test-calls bench bench-quick check format lock clean
+.PHONY: help install run test test-proxy test-calls test-faults bench bench-quick check format lock clean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,13 +34,16 @@ run: $(VENV)/installed ## Serve the demo on http://127.0.0.1:8000 (PORT=, CALLFL
 	@exec $(BIN)/callflow-service serve --demo --port $(PORT)
 
 test: $(VENV)/developing ## Run the tests on a real PostgreSQL (CALLFLOW_TEST_DATABASE_URL=), with coverage
-	$(BIN)/pytest -m "not proxy and not calls" --cov --cov-report=term --cov-fail-under=95
+	$(BIN)/pytest -m "not proxy and not calls and not faults" --cov --cov-report=term --cov-fail-under=95
 
 test-proxy: $(VENV)/developing ## Run the tests behind a real nginx (Debian: nginx-light)
 	$(BIN)/pytest -m proxy
 
 test-calls: $(VENV)/developing ## Place real calls through a real Kamailio (Debian: see README)
 	$(BIN)/pytest -m calls
+
+test-faults: $(VENV)/developing ## Break real parts and count, within ten minutes (Debian: see README)
+	$(BIN)/pytest -m faults
 
 $(VENV)/benching: $(VENV)/installed requirements/bench.lock
 	@$(PIP) --require-hashes -r requirements/bench.lock
@@ -66,8 +69,8 @@ format: $(VENV)/developing ## Format the code
 
 lock: $(VENV)/developing ## Pin anew what is installed
 	$(BIN)/python -m pip --quiet install uv
-	@for lock in "build --group build" "run pyproject.toml" "embedded pyproject.toml --extra embedded --group build" \
-			"dev pyproject.toml --extra embedded --group dev" "bench --group bench"; do \
+	@for lock in "build --group build" "run pyproject.toml --extra tracing" "embedded pyproject.toml --extra embedded --group build" \
+			"dev pyproject.toml --extra embedded --extra tracing --group dev" "bench --group bench"; do \
 		set -- $$lock; name=$$1; shift; \
 		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \
 			--custom-compile-command "make lock" "$$@" --output-file requirements/$$name.lock || exit 1; \

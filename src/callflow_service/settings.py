@@ -5,6 +5,7 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
+from limits import parse_many
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
@@ -33,7 +34,18 @@ class Settings(BaseSettings):
         SecretStr(""),
         description="A replica that answers the switches; empty, or while it is away: `CALLFLOW_DATABASE_URL` does",
     )
-    data_dir: Path = Field(Path(".callflow-data"), description="Where the embedded PostgreSQL keeps its data")
+    redis_url: SecretStr = Field(
+        SecretStr(""),
+        description="`redis://host/0`, where all workers and instances count wrong guesses; empty: each worker its own",
+    )
+    encryption_keys: SecretStr = Field(
+        SecretStr(""),
+        description="Keys that API keys are encrypted with, comma-separated: the first encrypts, all decrypt; "
+        "empty: the file `encryption.key` in `CALLFLOW_DATA_DIR`, made when it is first needed",
+    )
+    data_dir: Path = Field(
+        Path(".callflow-data"), description="Where the embedded PostgreSQL keeps its data, and `encryption.key` is"
+    )
     host: str = Field("127.0.0.1", description="Address to serve on")
     port: int = Field(8000, ge=0, le=65535, description="Port to serve on; 0 takes a free one")
     workers: int = Field(1, ge=1, le=256, description="Number of worker processes")
@@ -43,6 +55,16 @@ class Settings(BaseSettings):
         ge=50,
         le=60_000,
         description="Longest wait for the database, after which a call is answered with 503; milliseconds",
+    )
+    max_in_flight: int = Field(
+        200, ge=1, le=100_000, description="Most calls that a worker has in work; one more is answered with 503 at once"
+    )
+    drain_seconds: int = Field(
+        2, ge=0, le=60, description="How long a service that is told to end takes new requests still; seconds"
+    )
+    guess_limit: str = Field(
+        "100/minute;1000/hour",
+        description="How often one address may be wrong about one account's signature or password, or a switch user's",
     )
     api_enabled: bool = Field(True, description="Whether the MOR calls are served at all")  # noqa: FBT003 - a field's default
     allow_get: bool = Field(False, description="Whether the MOR calls may come by GET")  # noqa: FBT003 - a field's default
@@ -64,6 +86,12 @@ class Settings(BaseSettings):
     switch_timeout_ms: int = Field(
         300, ge=10, le=60_000, description="After this a switch is told to carry on without an answer; milliseconds"
     )
+    docs_enabled: bool = Field(True, description="Whether the explorer and the OpenAPI document are served")  # noqa: FBT003 - a field's default
+    metrics_enabled: bool = Field(True, description="Whether `/metrics` is served")  # noqa: FBT003 - a field's default
+    tracing_enabled: bool = Field(
+        False,  # noqa: FBT003 - a field's default
+        description="Whether OpenTelemetry traces are sent, to where `OTEL_EXPORTER_OTLP_ENDPOINT` says",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe level that is logged"
     )
@@ -81,6 +109,15 @@ class Settings(BaseSettings):
                 ip_network(network)
         except ValueError:
             raise ValueError("not addresses or networks, comma-separated") from None
+        return value
+
+    @field_validator("guess_limit")
+    @classmethod
+    def _limits(cls, value: str) -> str:
+        try:
+            parse_many(value)
+        except ValueError:
+            raise ValueError("not limits such as 100/minute;1000/hour") from None
         return value
 
     @field_validator("database_url", "read_database_url")
