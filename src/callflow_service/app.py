@@ -37,7 +37,12 @@ Every MOR call is signed; `callflow-service sign` prints the signed string, the 
 
 def create_app(settings: Settings) -> ASGIApp:
     """The application, ready to be served. It connects to the database when it is first asked something."""
-    database = Database(settings.database_url, pool_size=settings.pool_size, timeout_ms=settings.database_timeout_ms)
+    database = Database(
+        settings.database_url,
+        pool_size=settings.pool_size,
+        timeout_ms=settings.database_timeout_ms,
+        max_in_flight=settings.max_in_flight,
+    )
     reading = _reading(settings, database)
     mor = MorFace(
         call_flows=CallFlows(database, settings.api_enabled, settings.hash_policy, Passwords()),
@@ -120,7 +125,13 @@ def _reading(settings: Settings, primary: Database) -> Database | Reading:
         return primary
     # Half of a switch's time for the replica, so that half is left for the primary.
     timeout_ms = min(settings.database_timeout_ms, settings.switch_timeout_ms // 2)
-    replica = Database(settings.read_database_url, pool_size=settings.pool_size, timeout_ms=timeout_ms)
+    replica = Database(
+        settings.read_database_url,
+        pool_size=settings.pool_size,
+        timeout_ms=timeout_ms,
+        max_in_flight=settings.max_in_flight,
+        wanted="any",
+    )
     return Reading(replica, primary, timeout_ms=timeout_ms)
 
 

@@ -4,31 +4,34 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, Final, TypeVar
+from contextlib import contextmanager, suppress
+from typing import Final, TypeVar
 
 from asyncpg import InterfaceError, PostgresError
 from pydantic import SecretStr
-from sqlalchemy import AdaptedConnection, PoolProxiedConnection, event
-from sqlalchemy.exc import DBAPIError, DisconnectionError
+from sqlalchemy import AdaptedConnection, event
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from callflow_service.domain.errors import StorageUnavailable
-from callflow_service.repositories.statements import Driver, leave
+from callflow_service.connecting import Connector, Wanted
+from callflow_service.domain.errors import Overloaded, StorageUnavailable
+from callflow_service.repositories.statements import Driver, driver_of, has_driver, hold_driver, leave
 from callflow_service.revisions import known_revisions
 from callflow_service.settings import driver_url
 
 MINIMAL_VERSION: Final = 18
 """The oldest PostgreSQL that knows our statements (`RETURNING old, new`)."""
 
+# A server that took writes and takes none any more: the connection is of no use, though it works.
+_READ_ONLY: Final = "25006"
+
 # SQLSTATE classes that speak of the server and not of the statement: connection, login, database, resources, operator
 # intervention; then a replica that wants a query out of the way of what it replays, and one that was asked to write.
-_SERVER_TROUBLE: Final = ("08", "28", "3D", "53", "57", "58", "40001", "25006")
+_SERVER_TROUBLE: Final = ("08", "28", "3D", "53", "57", "58", "40001", _READ_ONLY)
 
 _REPLICA_REST_SECONDS: Final = 1.0
-_SETTLE_SECONDS: Final = 2
 
 T = TypeVar("T")
 
@@ -40,14 +43,26 @@ class Database:
 
     Every statement is its own transaction (autocommit): each thing a caller can ask is saved by one statement, and
     round trips for BEGIN and COMMIT would double what a request costs.
+
+    A session that has done its work stays at hand with its connection, for the next request: it holds no objects and no
+    transaction, and the way in and out of a session and a pool costs as much as all else that an update needs.
     """
 
-    def __init__(self, url: SecretStr, *, pool_size: int, timeout_ms: int) -> None:
+    def __init__(
+        self,
+        url: SecretStr,
+        *,
+        pool_size: int,
+        timeout_ms: int,
+        max_in_flight: int = 100_000,
+        wanted: Wanted = "primary",
+    ) -> None:
         self._timeout = timeout_ms / 1000
-        self._abandoned: set[asyncio.Task[Any]] = set()
-        self._at_hand: list[PoolProxiedConnection] = []
-        # The other half is always there for sessions.
-        self._most_at_hand = pool_size // 2
+        self._max_in_flight = max_in_flight
+        self._in_flight = 0
+        self._settling: set[asyncio.Task[None]] = set()
+        self._at_hand: list[AsyncSession] = []
+        self._turns = asyncio.Semaphore(pool_size)
         self._engine = create_async_engine(
             driver_url(url),
             isolation_level="AUTOCOMMIT",
@@ -56,89 +71,87 @@ class Database:
             pool_timeout=self._timeout,
             # Nothing is left open in autocommit, so there is nothing to roll back when a connection returns.
             pool_reset_on_return=None,
-            connect_args={"timeout": self._timeout, "server_settings": {"application_name": "callflow-service"}},
+            connect_args={
+                "async_creator_fn": Connector(wanted),
+                "timeout": self._timeout,
+                "server_settings": {"application_name": "callflow-service"},
+            },
         )
         event.listen(self._engine.sync_engine, "connect", _prepare)
-        event.listen(self._engine.sync_engine, "checkout", _refuse_closed)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as much is in work as may be."""
+        return self._in_flight >= self._max_in_flight
 
     async def run(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
-        """Do the work of one request on a session of its own, within the time limit.
+        """Do the work of one request on a session, within the time limit.
 
         Raises:
-            StorageUnavailable: PostgreSQL cannot be reached, has no room, or did not answer in time.
+            StorageUnavailable: PostgreSQL cannot be reached, has no room, or did not answer in time; `Overloaded`
+                where too much is in work already.
         """
-        task = asyncio.create_task(self._work(work))
-        try:
-            done, _ = await asyncio.wait((task,), timeout=self._timeout)
-        except asyncio.CancelledError:
-            self._abandon(task)
-            raise
-        if not done:
-            self._abandon(task)
-            raise StorageUnavailable("no answer in time")
-        return task.result()
-
-    async def _work(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
         with _translated_errors():
-            session = AsyncSession(self._engine, autoflush=False)
             try:
-                return await work(session)
-            finally:
-                await session.close()
+                async with asyncio.timeout(self._timeout):
+                    return await self._in_turn(work)
+            except TimeoutError as error:
+                raise StorageUnavailable("no answer in time") from error
 
     async def read(self, work: Callable[[Driver], Awaitable[T]]) -> T:
         """Do the work of one request that only reads, on the driver's own connection; the caller bounds its time.
 
-        Every call waits for a switch's question, and what a session costs is more than the one statement in it.
-
         Raises:
-            StorageUnavailable: PostgreSQL cannot be reached, or has no room.
+            StorageUnavailable: PostgreSQL cannot be reached, or has no room; `Overloaded` where too much is in work
+                already.
         """
         with _translated_errors():
-            pooled = await self._checked_out()
-            try:
-                found = await work(pooled.driver_connection)
-            except BaseException:
-                self._keep(asyncio.create_task(_settle(pooled)))
-                raise
-            self._put_back(pooled)
-            return found
+            return await self._in_turn(lambda session: work(driver_of(session)))
 
-    async def _checked_out(self) -> PoolProxiedConnection:
+    async def _in_turn(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
+        if self.is_full:
+            raise Overloaded
+        self._in_flight += 1
+        try:
+            async with self._turns:
+                session = await self._session()
+                try:
+                    found = await work(session)
+                except BaseException as error:
+                    if _is_clean(session, error):
+                        self._at_hand.append(session)
+                    else:
+                        self._settle(session)
+                    raise
+                self._at_hand.append(session)
+                return found
+        finally:
+            self._in_flight -= 1
+
+    async def _session(self) -> AsyncSession:
         while self._at_hand:
-            pooled = self._at_hand.pop()
-            driver: Driver = pooled.driver_connection
-            if not driver.is_closed():
-                return pooled
-            pooled.invalidate()
-        return await self._engine.raw_connection()
+            session = self._at_hand.pop()
+            if not driver_of(session).is_closed():
+                return session
+            self._settle(session)
+        session = AsyncSession(self._engine, autoflush=False)
+        try:
+            await hold_driver(session)
+        except BaseException:
+            self._settle(session)
+            raise
+        return session
 
-    def _put_back(self, pooled: PoolProxiedConnection) -> None:
-        """Keep a connection at hand for the next read: the pool's own way in and out costs as much as the statement."""
-        if len(self._at_hand) < self._most_at_hand:
-            self._at_hand.append(pooled)
-        else:
-            pooled.close()
-
-    def _abandon(self, task: asyncio.Task[Any]) -> None:
-        """Let a task end by itself: taking leave of a connection that hangs takes longer than a caller should wait."""
-        task.cancel()
-        self._keep(task)
-
-    def _keep(self, task: asyncio.Task[Any]) -> None:
-        self._abandoned.add(task)
-        task.add_done_callback(self._forget)
-
-    def _forget(self, task: asyncio.Task[Any]) -> None:
-        self._abandoned.discard(task)
-        if not task.cancelled():
-            # Looked at, so that it is not reported as never looked at; nobody waits for it any more.
-            task.exception()
+    def _settle(self, session: AsyncSession) -> None:
+        """Give up a session beside the requests: leaving a connection that hangs takes longer than a caller waits."""
+        task = asyncio.create_task(_leave(session))
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
 
     async def close(self) -> None:
         """Close every connection."""
         while self._at_hand:
-            self._at_hand.pop().close()
+            await self._at_hand.pop().close()
         await self._engine.dispose()
 
 
@@ -169,6 +182,9 @@ class Reading:
         try:
             async with asyncio.timeout(self._timeout):
                 found = await self._replica.read(work)
+        except Overloaded:
+            # It is there; the primary would not be helped by having this too.
+            raise
         except (StorageUnavailable, TimeoutError) as error:
             self._was_away = True
             self._rests_until = time.monotonic() + _REPLICA_REST_SECONDS
@@ -200,21 +216,18 @@ def _translated_errors() -> Iterator[None]:
         raise
 
 
-async def _settle(pooled: PoolProxiedConnection) -> None:
-    """Give a connection that was perhaps left in the middle back to the pool once it answers again, else close it.
+def _is_clean(session: AsyncSession, error: BaseException) -> bool:
+    """Whether a session that an error came out of can serve the next request: no answer is outstanding on it."""
+    if not isinstance(error, Exception) or isinstance(error, (OSError, InterfaceError, SQLAlchemyError)):
+        return False
+    return getattr(error, "sqlstate", None) != _READ_ONLY and not driver_of(session).is_closed()
 
-    To close it at once would cost a connection for each caller whose time ran out, just when there is the least time to
-    make new ones.
-    """
-    driver: Driver = pooled.driver_connection
-    try:
-        # The driver tells the server to stop, and lets nothing else through until it has.
-        await driver.execute("SELECT", timeout=_SETTLE_SECONDS)
-    except Exception:  # noqa: BLE001 - whatever it was, the connection is of no use
-        pooled.detach()
-        await leave(driver)
-    else:
-        pooled.close()
+
+async def _leave(session: AsyncSession) -> None:
+    if has_driver(session):
+        await leave(driver_of(session))
+    with suppress(Exception):
+        await session.invalidate()
 
 
 def _prepare(connection: AdaptedConnection, _: object) -> None:
@@ -222,13 +235,6 @@ def _prepare(connection: AdaptedConnection, _: object) -> None:
     # list is planned anew each time, which costs ten times what running it does. A statement and not a start-up
     # parameter, which PgBouncer would refuse.
     connection.run_async(lambda driver: driver.execute("SET plan_cache_mode = force_generic_plan"))
-
-
-def _refuse_closed(connection: AdaptedConnection, *_: object) -> None:
-    # The server went away and may be back: the pool makes a new connection. It would not see this by itself, for
-    # statements pass it by; and a session cannot leave its connection for another once it has one.
-    if connection.driver_connection.is_closed():
-        raise DisconnectionError
 
 
 async def schema_problem(session: AsyncSession) -> str | None:

@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from callflow_service.connecting import Connector
 from callflow_service.revisions import MIGRATIONS
 from callflow_service.settings import driver_url
 
@@ -33,7 +34,8 @@ async def with_connection(url: SecretStr, work: Callable[[Connection], None]) ->
     Raises:
         OSError, DBAPIError: The database cannot be reached, or refused.
     """
-    engine = create_async_engine(driver_url(url), poolclass=NullPool, connect_args={"timeout": 10})
+    connecting = {"async_creator_fn": Connector(), "timeout": 10}
+    engine = create_async_engine(driver_url(url), poolclass=NullPool, connect_args=connecting)
     try:
         async with engine.connect() as connection:
             for statement in _SESSION.split("; "):

@@ -1,6 +1,7 @@
 """Every setting, read once from the environment and passed down."""
 
 import os
+import re
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -15,6 +16,8 @@ from callflow_service.domain.signature import HashPolicy
 
 PREFIX: Final = "CALLFLOW_"
 _TESTS_OWN: Final = "CALLFLOW_TEST_"
+_PORT: Final = 5432
+_SEVERAL_HOSTS: Final = re.compile(r"(?P<before>[^:/]+://(?:[^@/]*@)?)(?P<hosts>[^@/?]+,[^@/?]+)(?P<rest>[/?].*)?")
 
 
 class SettingsError(Exception):
@@ -28,7 +31,8 @@ class Settings(BaseSettings):
 
     database_url: SecretStr = Field(
         SecretStr(""),
-        description="`postgresql://user:password@host/database`; empty: an embedded PostgreSQL in `CALLFLOW_DATA_DIR`",
+        description="`postgresql://user:password@host/database`; of several hosts, `h1:5432,h2:5432`, the one that "
+        "takes writes is used; empty: an embedded PostgreSQL in `CALLFLOW_DATA_DIR`",
     )
     read_database_url: SecretStr = Field(
         SecretStr(""),
@@ -131,11 +135,23 @@ class Settings(BaseSettings):
 def driver_url(url: SecretStr) -> URL:
     """The database URL for asyncpg, whatever PostgreSQL driver the operator named.
 
+    Several hosts, as libpq takes them (`host1:5432,host2:5432`), become `host` and `port` in the URL's query, where
+    SQLAlchemy has them.
+
     Raises:
         ValueError: It is no URL, or not of PostgreSQL.
     """
+    text = url.get_secret_value()
+    several = _SEVERAL_HOSTS.fullmatch(text)
     try:
-        parsed = make_url(url.get_secret_value())
+        if several:
+            parsed = make_url(several["before"] + (several["rest"] or ""))
+            servers = [make_url(f"postgresql://{server}") for server in several["hosts"].split(",")]
+            hosts = ",".join(server.host or "" for server in servers)
+            ports = ",".join(str(server.port or _PORT) for server in servers)
+            parsed = parsed.update_query_dict({"host": hosts, "port": ports})
+        else:
+            parsed = make_url(text)
     except (ArgumentError, ValueError):
         # The parser's own message would quote the URL, and with it the password.
         raise ValueError("not a database URL") from None

@@ -88,3 +88,10 @@ class DidNotFound(ChangeRefused):
 
 class StorageUnavailable(Exception):
     """The database could not be asked, or did not answer in time. Nothing is known to have changed."""
+
+
+class Overloaded(StorageUnavailable):
+    """More is in work already than can be done in time."""
+
+    def __init__(self) -> None:
+        super().__init__("overloaded")

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-import asyncpg
 from sqlalchemy.orm import Session
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -15,6 +14,21 @@ _DRIVER: Final = "driver"
 _GOODBYE_SECONDS: Final = 2
 
 
+async def hold_driver(session: AsyncSession) -> None:
+    """Give a session its connection, which it holds from now on."""
+    session.info[_DRIVER] = await session.run_sync(_driver)
+
+
+def has_driver(session: AsyncSession) -> bool:
+    """Whether a session was given its connection."""
+    return _DRIVER in session.info
+
+
+def driver_of(session: AsyncSession) -> Driver:
+    """The driver's connection beneath a session."""
+    return session.info[_DRIVER]
+
+
 async def fetch(session: AsyncSession, statement: str, parameters: tuple[object, ...]) -> Sequence[Any]:
     """The rows of one statement, written for the driver with `$1` and on for its parameters.
 
@@ -23,19 +37,9 @@ async def fetch(session: AsyncSession, statement: str, parameters: tuple[object,
 
     Raises:
         asyncpg.PostgresError: PostgreSQL refused the statement.
-        OSError, asyncpg.InterfaceError: The connection broke; it is not used again.
+        OSError, asyncpg.InterfaceError: The connection broke.
     """
-    driver = session.info.get(_DRIVER)
-    if driver is None:
-        driver = session.info[_DRIVER] = await session.run_sync(_driver)
-    try:
-        rows: Sequence[Any] = await driver.fetch(statement, *parameters)
-    except BaseException as error:
-        if not isinstance(error, asyncpg.PostgresError) or driver.is_closed():
-            # Broken, or left in the middle: nobody can tell what the server will send on it next.
-            await leave(driver)
-            await session.invalidate()
-        raise
+    rows: Sequence[Any] = await driver_of(session).fetch(statement, *parameters)
     return rows
 
 

@@ -9,8 +9,8 @@ from typing import Final
 import asyncpg
 from pydantic import SecretStr
 
+from callflow_service.connecting import connect
 from callflow_service.domain.errors import StorageUnavailable
-from callflow_service.settings import driver_url
 from callflow_service.world.applying import Counts, apply_staged, count_changes, find_warnings, tell_differences
 from callflow_service.world.checking import check_staged
 from callflow_service.world.errors import WorldError
@@ -113,9 +113,8 @@ async def is_empty(url: SecretStr) -> bool:
 
 @asynccontextmanager
 async def _connect(url: SecretStr) -> AsyncIterator[asyncpg.Connection]:
-    address = driver_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
     try:
-        connection = await asyncpg.connect(address, timeout=_CONNECT_SECONDS)
+        connection = await connect(url, timeout=_CONNECT_SECONDS)
         try:
             yield connection
         finally:

@@ -1,0 +1,62 @@
+"""Connect to PostgreSQL: to the one server that is named, or to the right one of several."""
+
+from typing import Any, Final, Literal
+
+import asyncpg
+from asyncpg.exceptions import TargetServerAttributeNotMatched
+from pydantic import SecretStr
+from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
+
+from callflow_service.settings import driver_url
+
+Wanted = Literal["primary", "any"]
+"""asyncpg's `target_session_attrs`: which server will do, where several are named."""
+
+
+class Connector:
+    """Connects to one server after the other until one is what is wanted, first to the one that was so last time.
+
+    Each gets its part of the time, so that a server that hangs leaves time for the next.
+    """
+
+    def __init__(self, wanted: Wanted = "primary") -> None:
+        self._wanted: Final = wanted
+        self._last = 0
+
+    async def __call__(self, *, host: Any = None, port: Any = None, timeout: float = 10, **options: Any) -> Any:  # noqa: ANN401, ASYNC109 - asyncpg's own parameters
+        """The connection, by the parameters of asyncpg's `connect`.
+
+        Raises:
+            OSError, TimeoutError, asyncpg.PostgresError: The server, or the last of several, cannot be used.
+        """
+        if "sslmode" in options:
+            # As libpq names it, and so whoever writes the URL; asyncpg has it as `ssl`.
+            options["ssl"] = options.pop("sslmode")
+        if not isinstance(host, list):
+            return await asyncpg.connect(host=host, port=port, timeout=timeout, **options)
+        options.setdefault("target_session_attrs", self._wanted)
+        servers = list(zip(host, port, strict=True))
+        problem: Exception = ConnectionError("no server was named")
+        for turn in range(len(servers)):
+            at = (self._last + turn) % len(servers)
+            name, number = servers[at]
+            try:
+                connection = await asyncpg.connect(host=name, port=number, timeout=timeout / len(servers), **options)
+            except TargetServerAttributeNotMatched:
+                problem = ConnectionError(f"no server is {options['target_session_attrs']}")
+            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                problem = error
+            else:
+                self._last = at
+                return connection
+        raise problem
+
+
+async def connect(url: SecretStr, *, timeout: float) -> Any:  # noqa: ANN401, ASYNC109 - asyncpg carries no types, and has its own timeout
+    """A connection of asyncpg's to the database, outside any pool.
+
+    Raises:
+        OSError, TimeoutError, asyncpg.PostgresError: It cannot be had within `timeout` seconds.
+    """
+    _, options = PGDialect_asyncpg().create_connect_args(driver_url(url))  # type: ignore[no-untyped-call]  # SQLAlchemy's dialects carry no types
+    return await Connector()(timeout=timeout, **options)
