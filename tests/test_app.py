@@ -10,8 +10,8 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from callflow_service.requests import JsonLines
-from mor_requests import UPDATE, StartService, answer, refused, update
+from callflow_service.logs import JsonLines
+from mor_requests import GET, UPDATE, StartService, answer, refused, update
 from own_demo import open_own_demo
 
 DEAD = SecretStr("postgresql://postgres@127.0.0.1:1/callflow")
@@ -103,6 +103,15 @@ async def test_a_path_is_logged_up_to_the_first_character_that_none_of_ours_hold
     assert json.loads(JsonLines().format(record))["path"] == UPDATE
 
 
+SECURITY = {
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+}
+
+
 def test_a_logged_defect_tells_where_it_was_and_not_with_what() -> None:
     try:
         int("secret")
@@ -145,3 +154,18 @@ async def test_the_history_has_the_address_that_a_trusted_proxy_tells(
 
 async def test_a_post_without_anything_is_answered(demo_service: httpx.AsyncClient) -> None:
     assert answer(await demo_service.post(UPDATE)) == refused("Bad login")
+
+
+@pytest.mark.parametrize("path", [GET, "/switch/asterisk", "/health/live", "/nowhere", "/openapi.json"])
+async def test_every_answer_tells_browsers_to_do_nothing_with_it(demo_service: httpx.AsyncClient, path: str) -> None:
+    headers = (await demo_service.get(path)).headers
+    assert {name: headers.get_list(name) for name in SECURITY} == {name: [value] for name, value in SECURITY.items()}
+
+
+async def test_the_explorer_may_run_its_own_scripts_alone(demo_service: httpx.AsyncClient) -> None:
+    headers = (await demo_service.get("/docs")).headers
+    own = {
+        "content-security-policy": "default-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'"
+    }
+    expected = {name: value for name, value in SECURITY.items() if name != "cache-control"} | own
+    assert {name: headers[name] for name in expected} == expected

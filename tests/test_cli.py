@@ -133,6 +133,6 @@ def test_the_demo_is_served_and_its_printed_request_works_in_a_shell(
         service.terminate()
         assert service.wait(30) == 0
     lines = log.read_text()
-    assert lines.count('"event": "request"') == 3
+    assert lines.count('"event":"request"') == 3
     for secret in ("canary", get()["hash"], update()["hash"]):
         assert secret not in lines

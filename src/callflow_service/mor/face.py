@@ -114,6 +114,10 @@ class MorFace:
         """The page for what is no answer of MOR's: clients must see a failed request."""
         return self._page(FAILED_TRANSPORT[status], status=status, headers=headers)
 
+    def unavailable(self) -> Response:
+        """The page that asks to come again."""
+        return self.failed_transport(503, headers={"Retry-After": RETRY_AFTER_SECONDS})
+
     async def _answer(
         self,
         request: Request,
@@ -140,7 +144,7 @@ class MorFace:
             return self._page(text, status=200)
         except StorageUnavailable as error:
             log["outcome"] = f"database unavailable: {error}"
-            return self.failed_transport(503, headers={"Retry-After": RETRY_AFTER_SECONDS})
+            return self.unavailable()
         log["outcome"] = "ok"
         return Response(page, media_type=MEDIA_TYPE)
 
