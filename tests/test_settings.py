@@ -54,6 +54,12 @@ def test_the_tests_own_settings_are_not_unknown(monkeypatch: pytest.MonkeyPatch)
         ("CALLFLOW_DATABASE_URL", "mysql://canary:canary@host/canary"),
         ("CALLFLOW_DATABASE_URL", "postgresql://user:pass@word:canary@host/db"),
         ("CALLFLOW_DATABASE_URL", "postgresql://user@host:canary/db"),
+        ("CALLFLOW_REDIS_URL", "canary"),
+        ("CALLFLOW_REDIS_URL", "memcached://:canary@host"),
+        ("CALLFLOW_REDIS_URL", "redis://:pass/canary@host/0"),
+        ("CALLFLOW_GUESS_LIMIT", "canary"),
+        ("CALLFLOW_GUESS_LIMIT", "100/minute;0/hour"),
+        ("CALLFLOW_DATABASE_URL", "postgresql://user:pass@host:canary,other/db"),
     ],
 )
 def test_a_wrong_setting_is_named_and_its_value_is_not_quoted(
@@ -70,6 +76,20 @@ def test_a_wrong_setting_is_named_and_its_value_is_not_quoted(
 def test_any_postgresql_url_is_read_with_our_driver(driver: str) -> None:
     url = driver_url(SecretStr(f"{driver}://user:pass@host:5433/db"))
     assert url.render_as_string(hide_password=False) == "postgresql+asyncpg://user:pass@host:5433/db"
+
+
+@pytest.mark.parametrize(
+    ("written", "hosts", "ports"),
+    [
+        ("user:pass@h1:5433,h2/db", "h1,h2", "5433,5432"),
+        ("user@[::1]:5433,[::2]/db", "::1,::2", "5433,5432"),
+        ("h1,h2,h3/db", "h1,h2,h3", "5432,5432,5432"),
+    ],
+)
+def test_several_hosts_are_read_as_libpq_has_them(written: str, hosts: str, ports: str) -> None:
+    url = driver_url(SecretStr(f"postgresql://{written}?sslmode=require"))
+    assert (url.host, url.port, url.database) == (None, None, "db")
+    assert dict(url.query) == {"host": hosts, "port": ports, "sslmode": "require"}
 
 
 def test_a_password_is_never_shown() -> None:
