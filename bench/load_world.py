@@ -33,7 +33,7 @@ def main() -> None:
     started = time.perf_counter()
     loading = subprocess.Popen(
         (sys.executable, "-m", "callflow_service.cli", "load", str(file)),
-        env=os.environ | {"CALLFLOW_DATABASE_URL": url.get_secret_value()},
+        env=os.environ | {"CALLFLOW_DATABASE_URL": url.get_secret_value(), "CALLFLOW_DATA_DIR": str(folder)},
     )
     _, status, used = os.wait4(loading.pid, 0)
     seconds = time.perf_counter() - started

@@ -47,7 +47,7 @@ class Program:
 @contextmanager
 def ours(database: SecretStr) -> Iterator[Program]:
     """The service, as shipped; ready once its health check says so. What it logs goes nowhere."""
-    environment = {"CALLFLOW_DATABASE_URL": database.get_secret_value()}
+    environment = {"CALLFLOW_DATABASE_URL": database.get_secret_value(), "CALLFLOW_DRAIN_SECONDS": "0"}
     with _started(_SERVE, environment, path="/health/ready") as program:
         yield program
 

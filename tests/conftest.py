@@ -23,6 +23,7 @@ from callflow_service.embedded import start_embedded
 from callflow_service.migrating import migrate
 from callflow_service.settings import Settings, driver_url
 from callflow_service.world.loading import DEMO_FILE, load_world
+from encryption import KEY, KEYS
 from postgresql import asyncpg_url, execute
 
 StartService = Callable[..., Awaitable[httpx.AsyncClient]]
@@ -70,7 +71,7 @@ def migrated_url(create_database: Callable[..., SecretStr]) -> SecretStr:
 def demo_url(create_database: Callable[..., SecretStr], migrated_url: SecretStr) -> SecretStr:
     """A database with the demo data, which the tests of the demo's world share."""
     url = create_database(migrated_url)
-    asyncio.run(load_world(url, DEMO_FILE, demo=True))
+    asyncio.run(load_world(url, DEMO_FILE, keys=KEYS, demo=True))
     return url
 
 
@@ -80,7 +81,9 @@ async def start_service() -> AsyncIterator[StartService]:
     async with AsyncExitStack() as running:
 
         async def start(url: SecretStr, **settings: Any) -> httpx.AsyncClient:
-            app = create_app(Settings(database_url=url, **settings))
+            # Most tests are wrong on purpose, and all of them from one address.
+            usual = {"database_url": url, "encryption_keys": KEY, "guess_limit": "1000000/minute"}
+            app = create_app(Settings(**(usual | settings)))
             config = uvicorn.Config(
                 app, port=0, log_config=None, access_log=False, proxy_headers=False, timeout_keep_alive=600
             )

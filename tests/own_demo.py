@@ -10,6 +10,7 @@ from pydantic import SecretStr
 
 from callflow_service.settings import driver_url
 from callflow_service.world.loading import DEMO_FILE, load_world
+from encryption import KEYS
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ async def connect(url: SecretStr) -> asyncpg.Connection:
 @asynccontextmanager
 async def open_own_demo(create_database: Callable[..., SecretStr], migrated_url: SecretStr) -> AsyncIterator[OwnDemo]:
     url = await asyncio.to_thread(create_database, migrated_url)
-    await load_world(url, DEMO_FILE, demo=True)
+    await load_world(url, DEMO_FILE, keys=KEYS, demo=True)
     database = await connect(url)
     try:
         yield OwnDemo(url, database)

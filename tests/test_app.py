@@ -73,9 +73,14 @@ async def test_each_request_is_one_log_line_with_the_path_without_the_query(
 ) -> None:
     caplog.set_level(logging.INFO)
     headers = {"X-Request-ID": "the-id", "Content-Type": "application/json"}
-    for url, account, outcome in ((UPDATE, "admin", "ok"), (UPDATE, "\ud800", "Bad login")):
+    for url, username, account, outcome in (
+        (UPDATE, "admin", "admin", "ok"),
+        (UPDATE, "a\ud800", "a", "Bad login"),
+        (UPDATE, "admin;p=secret", "admin", "Bad login"),
+        (UPDATE, "ad min@a.example", "ad min@a.example", "Bad login"),
+    ):
         caplog.clear()
-        body = json.dumps({**update(), "p": "", "u": account})
+        body = json.dumps({**update(), "p": "", "u": username})
         await demo_service.post(f"{url}?p=secret&test=1", content=body, headers=headers)
         (record,) = [record for record in caplog.records if record.name == "callflow_service.request"]
         line = json.loads(JsonLines().format(record).encode())

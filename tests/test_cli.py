@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 from pydantic import SecretStr
 
+from encryption import KEY
 from mor_requests import ADMIN_KEY, GET, UPDATE, get, got, sha1_hex, update
 
 PROGRAM = [sys.executable, "-m", "callflow_service.cli"]
@@ -20,7 +21,8 @@ DEAD = SecretStr("postgresql://postgres:canary@127.0.0.1:1/callflow")
 
 def environment(url: SecretStr | None, settings: dict[str, str]) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("CALLFLOW_")}
-    return inherited | ({"CALLFLOW_DATABASE_URL": url.get_secret_value()} if url else {}) | settings
+    ours = {"CALLFLOW_ENCRYPTION_KEYS": KEY.get_secret_value(), "CALLFLOW_DRAIN_SECONDS": "0"}
+    return inherited | ours | ({"CALLFLOW_DATABASE_URL": url.get_secret_value()} if url else {}) | settings
 
 
 def run(*arguments: str, url: SecretStr | None = None, **settings: str) -> subprocess.CompletedProcess[str]:

@@ -16,7 +16,7 @@ PROGRAM = [sys.executable, "-m", "callflow_service.cli"]
 
 def environment(folder: Path, **others: str) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("CALLFLOW_")}
-    return inherited | {"CALLFLOW_DATA_DIR": str(folder)} | others
+    return inherited | {"CALLFLOW_DATA_DIR": str(folder), "CALLFLOW_DRAIN_SECONDS": "0"} | others
 
 
 def migrate(folder: Path, **others: str) -> subprocess.CompletedProcess[str]:

@@ -1,9 +1,10 @@
 """Put the house together: the faces on one application, and what is around every request."""
 
+import asyncio
 import gc
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
-from typing import Any, Final
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exception_handlers import http_exception_handler
@@ -15,18 +16,27 @@ from starlette.types import ASGIApp
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from callflow_service import __version__
+from callflow_service.api_keys import Keyring
 from callflow_service.database import Database, Reading, schema_problem
 from callflow_service.domain.errors import StorageUnavailable
+from callflow_service.guesses import Guesses
 from callflow_service.logs import configure_logging
+from callflow_service.metrics import MEDIA_TYPE, Metrics, watch
 from callflow_service.mor.face import PREFIXES, MorFace
 from callflow_service.passwords import Passwords
 from callflow_service.requests import EachRequest, Endpoint, FastLane, TolerantPath
 from callflow_service.service import CallFlows, Calls
 from callflow_service.settings import Settings, load_settings
 from callflow_service.switch import documentation
-from callflow_service.switch.face import SwitchFace
+from callflow_service.switch.face import SWITCHES, SwitchFace
 from callflow_service.switch_users import SwitchUsers
 
+if TYPE_CHECKING:
+    from callflow_service.tracing import Tracing
+
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
+_CALLS: Final = ("device_callflow_update", "device_callflow_get", *(f"switch.{switch.name}" for switch in SWITCHES))
 _DESCRIPTION: Final = """\
 Change what a device does with a call, through the HTTP call that MOR's clients make already.
 
@@ -45,40 +55,35 @@ def create_app(settings: Settings) -> ASGIApp:
         max_in_flight=settings.max_in_flight,
     )
     reading = _reading(settings, database)
+    guesses = Guesses(settings.guess_limit, settings.redis_url)
     mor = MorFace(
-        call_flows=CallFlows(database, settings.api_enabled, settings.hash_policy, Passwords()),
+        call_flows=CallFlows(
+            database,
+            settings.api_enabled,
+            settings.hash_policy,
+            guesses,
+            Passwords(guesses),
+            Keyring(settings.encryption_keys, settings.data_dir),
+        ),
         allow_get=settings.allow_get,
         envelope=settings.error_envelope,
     )
     switches = SwitchFace(
-        users=SwitchUsers(reading),
+        users=SwitchUsers(reading, guesses),
         calls=Calls(reading, settings.technologies, settings.max_diversions, settings.ring_seconds),
         timeout_ms=settings.switch_timeout_ms,
     )
 
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        # What is there by now stays, and requests leave next to nothing behind: the collector need not look so often.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(20_000, 20, 20)
-        yield
-        await reading.close()
-        await database.close()
+    metrics = Metrics(_CALLS, has_replica=reading is not database) if settings.metrics_enabled else None
+    tracing = _start_tracing() if settings.tracing_enabled else None
 
-    app = FastAPIOffline(
-        title="callflow-service",
-        version=__version__,
-        description=_DESCRIPTION,
-        lifespan=lifespan,
-        redirect_slashes=False,
-        # ReDoc asks for its logo elsewhere, whatever it is served from.
-        redoc_url=None,
-    )
+    app = _application(settings, _lifespan(database, reading, guesses, metrics, tracing), tracing)
     faces = (mor.router(), switches.router())
     for face in faces:
         app.include_router(face)
     _add_health(app, database)
+    if metrics:
+        _add_metrics(app, metrics)
     _name_security_scheme(app)
 
     def is_mor(path: str) -> bool:
@@ -86,10 +91,11 @@ def create_app(settings: Settings) -> ASGIApp:
 
     @app.exception_handler(HTTPException)
     async def refuse(request: Request, error: HTTPException) -> Response:
-        if not is_mor(request.url.path) or error.status_code not in {404, 405}:
+        path = request.url.path
+        _name_both_methods(error, path)
+        if not is_mor(path) or error.status_code not in {404, 405}:
             return await http_exception_handler(request, error)
-        headers = {"Allow": "GET, POST"} if error.status_code == 405 else None  # noqa: PLR2004 - an HTTP status
-        return mor.failed_transport(error.status_code, headers=headers)
+        return mor.failed_transport(error.status_code, headers=dict(error.headers or {}))
 
     def overloaded(path: str) -> Response | None:
         # What a switch is answered depends on its question, so its questions are refused where that is known.
@@ -98,16 +104,101 @@ def create_app(settings: Settings) -> ASGIApp:
     def defect(path: str) -> Response:
         return mor.failed_transport(500) if is_mor(path) else JSONResponse({"detail": "Internal error"}, 500)
 
+    @app.exception_handler(Exception)
+    async def answer_defect(request: Request, _: Exception) -> Response:
+        return defect(request.url.path)
+
     # Around the application and not in it, where each request would first pass layers that have nothing to do for it.
-    served: ASGIApp = FastLane(app, endpoints=_endpoints(faces))
-    served = EachRequest(TolerantPath(served, prefixes=PREFIXES), refuse=overloaded, defect=defect, observe=_observe)
+    # What is traced goes through it all the same, for FastAPI makes the spans.
+    served: ASGIApp = app if tracing else FastLane(app, endpoints=_endpoints(faces))
+    observe = metrics.observe if metrics else _observe_nothing
+    served = EachRequest(TolerantPath(served, prefixes=PREFIXES), refuse=overloaded, defect=defect, observe=observe)
     if settings.trusted_proxies:
         served = ProxyHeadersMiddleware(served, trusted_hosts=list(settings.trusted_proxies))  # type: ignore[arg-type,assignment]  # uvicorn and Starlette write the same types differently
     return served
 
 
-def _observe(_fields: Mapping[str, object], _seconds: float) -> None:
+def _lifespan(
+    database: Database,
+    reading: Database | Reading,
+    guesses: Guesses,
+    metrics: Metrics | None,
+    tracing: "Tracing | None",
+) -> Lifespan:
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        # What is there by now stays, and requests leave next to nothing behind: the collector need not look so often.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(20_000, 20, 20)
+        watching = asyncio.create_task(watch(metrics, database, reading)) if metrics else None
+        yield
+        if watching:
+            watching.cancel()
+            await asyncio.wait((watching,))
+        await guesses.close()
+        await reading.close()
+        await database.close()
+        if tracing:
+            await asyncio.to_thread(tracing.stop)
+
+    return lifespan
+
+
+def _application(
+    settings: Settings,
+    lifespan: Lifespan,
+    tracing: "Tracing | None",
+) -> FastAPI:
+    create = FastAPIOffline if settings.docs_enabled else FastAPI
+    app: FastAPI = create(
+        title="callflow-service",
+        version=__version__,
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        openapi_url="/openapi.json" if settings.docs_enabled else None,
+        docs_url="/docs" if settings.docs_enabled else None,
+        # ReDoc asks for its logo elsewhere, whatever it is served from.
+        redoc_url=None,
+        telemetry={
+            "tracing": tracing is not None,
+            "tracer_provider": tracing.provider if tracing else None,
+            # Our own metrics know more, and its logs would quote exceptions.
+            "metrics": False,
+            "logs": False,
+            "auto_configure": False,
+        },
+    )
+    if tracing:
+        from callflow_service.tracing import TraceAndLog  # noqa: PLC0415 - see _start_tracing
+
+        app.add_middleware(TraceAndLog)
+    return app
+
+
+def _start_tracing() -> "Tracing":
+    # It needs the packages of the extra `tracing`, which those who do not trace need not have.
+    from callflow_service.tracing import Tracing  # noqa: PLC0415
+
+    return Tracing()
+
+
+def _observe_nothing(_fields: Mapping[str, object], _seconds: float) -> None:
     pass
+
+
+def _add_metrics(app: FastAPI, metrics: Metrics) -> None:
+    @app.get("/metrics", include_in_schema=False)
+    async def exposition() -> Response:
+        # In a thread: with several workers it sums up all of their files, which takes milliseconds.
+        return Response(await asyncio.to_thread(metrics.exposition), media_type=MEDIA_TYPE)
+
+
+def _name_both_methods(error: HTTPException, path: str) -> None:
+    """Tell in `Allow` what a call takes: the router knows one route's method, and each call has a route for each."""
+    if error.status_code == 405 and path.startswith((*PREFIXES, "/switch/")):  # noqa: PLR2004 - an HTTP status
+        error.headers = {"Allow": "GET, POST"}
 
 
 def _name_security_scheme(app: FastAPI) -> None:
@@ -155,7 +246,9 @@ def _add_health(app: FastAPI, database: Database) -> None:
         summary="Whether calls can be served: the database answers and has the right schema",
         responses={503: {"description": "Not ready; `detail` says why"}},
     )
-    async def ready() -> JSONResponse:
+    async def ready(request: Request) -> JSONResponse:
+        if getattr(request.state, "ending", False):
+            return JSONResponse({"status": "unavailable", "detail": "The service is ending."}, 503)
         try:
             problem = await database.run(schema_problem)
         except StorageUnavailable:

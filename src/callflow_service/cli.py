@@ -1,23 +1,21 @@
-"""The command line: serve, migrate, load, sign."""
+"""The command line: serve, migrate, load, sign, and the keys that API keys are encrypted with."""
 
 import asyncio
 import os
 import signal
 import socket
 import sys
-from contextlib import suppress
 from pathlib import Path
 from shlex import quote
 from typing import Annotated, Final, NoReturn
 
 import typer
-import uvicorn
-from pydantic import SecretStr
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
+from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from sqlalchemy.exc import DBAPIError
-from uvicorn.supervisors import Multiprocess
 
+from callflow_service.api_keys import Keyring
+from callflow_service.api_keys import new_key as fresh_key
 from callflow_service.database import Database, schema_problem
 from callflow_service.domain.errors import StorageUnavailable
 from callflow_service.domain.signature import GET_ORDER, UPDATE_ORDER, digests, strict_strings
@@ -25,6 +23,7 @@ from callflow_service.embedded import EmbeddedUnavailable, settings_with_databas
 from callflow_service.mor.parameters import ALIASES
 from callflow_service.revisions import known_revisions
 from callflow_service.settings import Settings, SettingsError
+from callflow_service.stored_api_keys import RotationRefused, rotate_keys, unreadable_keys_problem
 from callflow_service.world.errors import WorldError
 from callflow_service.world.loading import DEMO_FILE, LoadReport, is_empty, load_world
 
@@ -48,7 +47,7 @@ def main() -> None:
         signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
     try:
         app()
-    except (SettingsError, EmbeddedUnavailable, WorldError) as error:
+    except (SettingsError, EmbeddedUnavailable, WorldError, RotationRefused) as error:
         _fail(str(error))
     except (StorageUnavailable, OSError, DBAPIError) as error:
         _fail(f"The database cannot be used: {_innermost(error)}")
@@ -65,36 +64,20 @@ def serve(
     ] = False,
 ) -> None:
     """Serve the calls."""
+    from callflow_service import serving  # noqa: PLC0415 - the web, which the other commands need not wait for
+
     settings = settings_with_database()
     host, port = host or settings.host, settings.port if port is None else port
     listening = _listen(host, port)
     if demo:
-        _prepare_demo(settings.database_url)
+        _prepare_demo(settings)
     _check_database(settings)
     address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
     _out.print(f"Serving on {address}, explorer at {address}/docs")
     if demo:
         call, values, key = _DEMO_CALL
         _out.print(f"Try: {_curl(address, call, values, _hash(call, values, key))}")
-    config = uvicorn.Config(
-        "callflow_service.app:from_environment",
-        factory=True,
-        workers=workers or settings.workers,
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        # Nothing here speaks it, and where its library is installed its log lines hold the query.
-        ws="none",
-        timeout_graceful_shutdown=30,
-    )
-    # The server raises the signal that stopped it once more; to have stopped is what was asked.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    with suppress(KeyboardInterrupt):
-        if config.workers > 1:
-            Multiprocess(config, sockets=[listening]).run()
-        else:
-            uvicorn.Server(config).run(sockets=[listening])
+    serving.serve(settings, listening, workers=workers or settings.workers)
 
 
 @app.command()
@@ -122,6 +105,7 @@ def load(
             load_world(
                 settings.database_url,
                 file,
+                keys=Keyring(settings.encryption_keys, settings.data_dir),
                 dry_run=dry_run,
                 progress=lambda done, total: progress.update(task, completed=done, total=total),
             )
@@ -152,6 +136,29 @@ def sign(
     sys.stdout.write(f"{_curl(url, call, parameters, digest)}\n")
 
 
+@app.command()
+def new_key() -> None:
+    """Print a fresh key for CALLFLOW_ENCRYPTION_KEYS."""
+    sys.stdout.write(f"{fresh_key()}\n")
+
+
+@app.command()
+def rotate_key() -> None:
+    """Encrypt every API key anew, with the first of CALLFLOW_ENCRYPTION_KEYS or else with a new key of the file."""
+    settings = settings_with_database()
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=_err, transient=True, disable=not _err.is_terminal) as progress:
+        task = progress.add_task("rotate", total=None)
+        rotation = asyncio.run(
+            rotate_keys(
+                settings.database_url,
+                Keyring(settings.encryption_keys, settings.data_dir),
+                progress=lambda done, total: progress.update(task, completed=done, total=total),
+            )
+        )
+    _out.print(f"API keys: {rotation.encrypted} encrypted anew, {rotation.already} as they were")
+
+
 def _listen(host: str, port: int) -> socket.socket:
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -160,19 +167,25 @@ def _listen(host: str, port: int) -> socket.socket:
         _fail(f"Cannot serve on {host} port {port}: {os.strerror(error.errno) if error.errno else error}.")
 
 
-def _prepare_demo(url: SecretStr) -> None:
+def _prepare_demo(settings: Settings) -> None:
     from callflow_service import migrating  # noqa: PLC0415 - Alembic, which serving need not wait for
 
-    migrating.migrate(url)
-    if asyncio.run(is_empty(url)):
-        _print_report(asyncio.run(load_world(url, DEMO_FILE, demo=True)), dry_run=False)
+    migrating.migrate(settings.database_url)
+    if asyncio.run(is_empty(settings.database_url)):
+        keys = Keyring(settings.encryption_keys, settings.data_dir)
+        report = asyncio.run(load_world(settings.database_url, DEMO_FILE, keys=keys, demo=True))
+        _print_report(report, dry_run=False)
 
 
 def _check_database(settings: Settings) -> None:
+    keys = Keyring(settings.encryption_keys, settings.data_dir)
+
     async def problem() -> str | None:
         database = Database(settings.database_url, pool_size=1, timeout_ms=5000)
         try:
-            return await database.run(schema_problem)
+            return await database.run(schema_problem) or await database.run(
+                lambda session: unreadable_keys_problem(session, keys)
+            )
         finally:
             await database.close()
 

@@ -1,5 +1,7 @@
 """Connect to PostgreSQL: to the one server that is named, or to the right one of several."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, Final, Literal
 
 import asyncpg
@@ -7,7 +9,13 @@ from asyncpg.exceptions import TargetServerAttributeNotMatched
 from pydantic import SecretStr
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 
+from callflow_service.domain.errors import StorageUnavailable
 from callflow_service.settings import driver_url
+
+_CONNECT_SECONDS: Final = 10
+
+# SQLSTATE classes that speak of the server and not of the statement: connection, login, database, resources, operator.
+_SERVER_TROUBLE: Final = ("08", "28", "3D", "53", "57", "58", "25006")
 
 Wanted = Literal["primary", "any"]
 """asyncpg's `target_session_attrs`: which server will do, where several are named."""
@@ -60,3 +68,26 @@ async def connect(url: SecretStr, *, timeout: float) -> Any:  # noqa: ANN401, AS
     """
     _, options = PGDialect_asyncpg().create_connect_args(driver_url(url))  # type: ignore[no-untyped-call]  # SQLAlchemy's dialects carry no types
     return await Connector()(timeout=timeout, **options)
+
+
+@asynccontextmanager
+async def connected(url: SecretStr) -> AsyncIterator[asyncpg.Connection]:
+    """A connection of a command's own, closed in the end.
+
+    Raises:
+        StorageUnavailable: The database cannot be reached, or has no tables.
+    """
+    try:
+        connection = await connect(url, timeout=_CONNECT_SECONDS)
+        try:
+            yield connection
+        finally:
+            await connection.close()
+    except (OSError, TimeoutError, asyncpg.InterfaceError) as error:
+        raise StorageUnavailable(type(error).__name__) from error
+    except asyncpg.UndefinedTableError as error:
+        raise StorageUnavailable("The database has no tables yet; run 'callflow-service migrate'.") from error
+    except asyncpg.PostgresError as error:
+        if (error.sqlstate or "").startswith(_SERVER_TROUBLE):
+            raise StorageUnavailable(type(error).__name__) from error
+        raise

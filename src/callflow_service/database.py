@@ -5,11 +5,12 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Final, TypeVar
+from dataclasses import dataclass
+from typing import Final, TypeVar, cast
 
 from asyncpg import InterfaceError, PostgresError
 from pydantic import SecretStr
-from sqlalchemy import AdaptedConnection, event
+from sqlalchemy import AdaptedConnection, QueuePool, event
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -33,9 +34,28 @@ _SERVER_TROUBLE: Final = ("08", "28", "3D", "53", "57", "58", "40001", _READ_ONL
 
 _REPLICA_REST_SECONDS: Final = 1.0
 
+# All is replayed where a receiver runs (every role sees that it does, though not what it tells) and nothing it received
+# waits. Else what is shown is as old as the last change that was replayed, or older than the server's start.
+_LAG_STATEMENT: Final = """
+SELECT CASE
+    WHEN NOT pg_is_in_recovery() THEN 0
+    WHEN EXISTS (SELECT FROM pg_stat_wal_receiver) AND pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0
+    ELSE greatest(0, extract(epoch FROM
+        clock_timestamp() - coalesce(pg_last_xact_replay_timestamp(), pg_postmaster_start_time())))
+END::float8"""
+
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolUse:
+    """How many connections a pool has at most, how many of them work now, and how many are open without work."""
+
+    size: int
+    in_use: int
+    idle: int
 
 
 class Database:
@@ -83,6 +103,13 @@ class Database:
     def is_full(self) -> bool:
         """Whether as much is in work as may be."""
         return self._in_flight >= self._max_in_flight
+
+    @property
+    def pool_use(self) -> PoolUse:
+        """What the pool's connections do at this moment."""
+        pool = cast(QueuePool, self._engine.pool)
+        at_hand = len(self._at_hand)
+        return PoolUse(pool.size(), in_use=pool.checkedout() - at_hand, idle=pool.checkedin() + at_hand)
 
     async def run(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
         """Do the work of one request on a session, within the time limit.
@@ -196,9 +223,32 @@ class Reading:
         self._rests_until = float("-inf")
         return found
 
+    @property
+    def pool_use(self) -> PoolUse:
+        """What the connections to the replica do at this moment."""
+        return self._replica.pool_use
+
+    async def lag_seconds(self) -> float | None:
+        """How old what the replica shows may be, in seconds; None where it cannot be asked.
+
+        Raises:
+            Overloaded: Nobody knows, for too much is in work already.
+        """
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await self._replica.read(_lag_seconds)
+        except Overloaded:
+            raise
+        except (StorageUnavailable, TimeoutError):
+            return None
+
     async def close(self) -> None:
         """Close every connection to the replica."""
         await self._replica.close()
+
+
+async def _lag_seconds(driver: Driver) -> float:
+    return float(await driver.fetchval(_LAG_STATEMENT))
 
 
 @contextmanager

@@ -5,6 +5,8 @@ import os
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
 from starlette.requests import ClientDisconnect, Request
@@ -17,7 +19,7 @@ _IN_NO_PATH = re.compile(r"[^A-Za-z0-9._/-]")
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
-_HEADERS: Final = (
+SECURITY_HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
@@ -27,7 +29,7 @@ _HEADERS: Final = (
 _EXPLORER: Final = ("/docs", "/static-offline-docs/")
 # The explorer's page has a script and styles within it, and pictures in its styles.
 _EXPLORER_HEADERS: Final = (
-    *_HEADERS[:3],
+    *SECURITY_HEADERS[:3],
     (b"content-security-policy", b"default-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'"),
 )
 _TELL_SECONDS: Final = 10.0
@@ -77,7 +79,7 @@ class EachRequest:
             if message["type"] == "http.response.start":
                 answered = True
                 fields["status"] = message["status"]
-                ours = _EXPLORER_HEADERS if path.startswith(_EXPLORER) else _HEADERS
+                ours = _EXPLORER_HEADERS if path.startswith(_EXPLORER) else SECURITY_HEADERS
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode()), *ours]
             await send(message)
 
@@ -155,6 +157,20 @@ class FastLane:
         else:
             response = await endpoint(Request(scope, receive, send))
             await response(scope, receive, send)
+
+
+def client_address(request: Request) -> IPv4Address | IPv6Address | None:
+    """Where a request comes from; behind a trusted proxy, what that tells. None where that is no address."""
+    return _address(request.client.host) if request.client else None
+
+
+@lru_cache(4096)
+def _address(host: str) -> IPv4Address | IPv6Address | None:
+    try:
+        return ip_address(host)
+    except ValueError:
+        # A proxy may tell a name, or "unknown".
+        return None
 
 
 def _logged_path(path: str) -> str:

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from callflow_service.api_keys import Keyring
 from callflow_service.database import Database, Reading
 from callflow_service.domain import access, changing
 from callflow_service.domain.access import Account, Claim, OwnedDevice, PasswordCheck
@@ -20,6 +21,7 @@ from callflow_service.domain.errors import LoginFailed, SignatureMismatch
 from callflow_service.domain.path import Path, new_flow_id
 from callflow_service.domain.routing import Decision, Facts, FactsMissing, Question, Rules, route
 from callflow_service.domain.signature import HashPolicy
+from callflow_service.guesses import Guessed, Guesses, guesser
 from callflow_service.passwords import Passwords
 from callflow_service.repositories import callflows, lookups
 from callflow_service.repositories.callflows import Face, Origin
@@ -55,62 +57,79 @@ class CallFlows:
         database: Where they are.
         api_enabled: Whether anybody may call at all.
         default_policy: The signature policy of accounts that have none of their own.
+        guesses: Refuses who was wrong too often about an account.
         passwords: Checks the passwords of those who send one.
+        keys: Decrypts the API keys that requests are signed with.
     """
 
     database: Database
     api_enabled: bool
     default_policy: HashPolicy
+    guesses: Guesses
     passwords: Passwords
+    keys: Keyring
 
     async def update(self, claim: Claim, wanted: WantedChange, sender: Sender) -> Change:
         """Change what a device does in one state; two statements.
 
         Raises:
             CallFlowError: The first thing that is wrong, in the order of MOR's error table; nothing was changed.
+            TooManyGuesses: Wrong requests for this account came from the sender's address too often.
             StorageUnavailable: The database cannot be asked.
         """
+        who = _guesser(claim, sender)
 
         async def work(session: AsyncSession) -> Change:
-            facts = await callflows.load_facts(session, claim.username, wanted)
-            account, policy = self._admit(facts.account, claim)
-            try:
-                access.check_update_signature(account, claim, policy)
-            except SignatureMismatch:
-                if policy is HashPolicy.STRICT and access.would_pass_compat(account, claim):
-                    _log.warning(
-                        "Account %r signs only part of its requests; they pass only where its hash_policy is 'compat'",
-                        account.username,
-                    )
-                raise
-            access.check_role(account)
+            facts = await callflows.load_facts(session, claim.username, wanted, self.keys)
+            account = await self._admit(facts.account, claim, sender, who=who, check_signature=_check_update_signature)
             change = changing.decide(account, facts, wanted)
             await callflows.save(session, change, Origin(account.id, Face.MOR, sender.address, sender.request_id))
             return change
 
-        return await self._run(work)
+        return await self._run(work, who)
 
-    async def get(self, claim: Claim, device_id: int) -> DeviceCallFlow:
+    async def get(self, claim: Claim, device_id: int, sender: Sender) -> DeviceCallFlow:
         """What a device does in each state; one statement.
 
         Raises:
             CallFlowError: The first thing that is wrong.
+            TooManyGuesses: Wrong requests for this account came from the sender's address too often.
             StorageUnavailable: The database cannot be asked.
         """
+        who = _guesser(claim, sender)
 
         async def work(session: AsyncSession) -> DeviceCallFlow:
-            facts, flows = await callflows.load_flows(session, claim.username, device_id)
-            account, policy = self._admit(facts.account, claim)
-            access.check_get_signature(account, claim, policy)
-            access.check_role(account)
+            facts, flows = await callflows.load_flows(session, claim.username, device_id, self.keys)
+            account = await self._admit(
+                facts.account, claim, sender, who=who, check_signature=access.check_get_signature
+            )
             return DeviceCallFlow(changing.usable_device(account, facts.device), flows)
 
-        return await self._run(work)
+        return await self._run(work, who)
 
-    def _admit(self, account: Account | None, claim: Claim) -> tuple[Account, HashPolicy]:
+    async def _admit(
+        self,
+        account: Account | None,
+        claim: Claim,
+        sender: Sender,
+        *,
+        who: str,
+        check_signature: Callable[[Account, Claim, HashPolicy], None],
+    ) -> Account:
+        # Again, now that the facts are there: of many guesses at once others may have been wrong meanwhile.
+        self.guesses.refuse_known(who)
         access.check_open(account, claim, api_enabled=self.api_enabled)
         policy = (account and account.hash_policy) or self.default_policy
-        return access.check_login(account, self._check_password(account, claim), policy), policy
+        try:
+            # Before the password is looked at: who is elsewhere shall not make us work, nor learn more than of nobody.
+            access.check_address(account, sender.address)
+            account = access.check_login(account, self._check_password(account, claim), policy)
+            check_signature(account, claim, policy)
+        except (LoginFailed, SignatureMismatch):
+            await self.guesses.count(who)
+            raise
+        access.check_role(account)
+        return account
 
     def _check_password(self, account: Account | None, claim: Claim) -> PasswordCheck:
         if account is None or account.password_hash is None or claim.password is None:
@@ -119,18 +138,43 @@ class CallFlows:
             return PasswordCheck.RIGHT
         raise _PasswordNotSeen(claim.password, account.password_hash)
 
-    async def _run(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
-        """Do the work on a session.
+    async def _run(self, work: Callable[[AsyncSession], Awaitable[T]], who: str) -> T:
+        """Do the work on a session, for somebody who was not wrong too often.
 
         A password that was not seen before is checked between sessions: the slow hash must not hold a connection that
         others wait for, nor look like a slow database. Then the work is done anew.
         """
-        while True:
-            try:
-                return await self.database.run(work)
-            except _PasswordNotSeen as unseen:
-                if not await self.passwords.is_right(unseen.password, unseen.password_hash):
-                    raise LoginFailed from None
+        await self.guesses.refuse(who)
+        try:
+            while True:
+                try:
+                    return await self.database.run(work)
+                except _PasswordNotSeen as unseen:
+                    right = await self.passwords.is_right(unseen.password, unseen.password_hash, who)
+                    self.guesses.refuse_known(who)
+                    if not right:
+                        await self.guesses.count(who)
+                        raise LoginFailed from None
+        except (LoginFailed, SignatureMismatch):
+            # Not before the session is free: Redis must not hold a connection that others wait for.
+            await self.guesses.share(who)
+            raise
+
+
+def _guesser(claim: Claim, sender: Sender) -> str:
+    return guesser(Guessed.ACCOUNT, claim.username or "", sender.address)
+
+
+def _check_update_signature(account: Account, claim: Claim, policy: HashPolicy) -> None:
+    try:
+        access.check_update_signature(account, claim, policy)
+    except SignatureMismatch:
+        if policy is HashPolicy.STRICT and access.would_pass_compat(account, claim):
+            _log.warning(
+                "Account %r signs only part of its requests; they pass only where its hash_policy is 'compat'",
+                account.username,
+            )
+        raise
 
 
 class _PasswordNotSeen(Exception):

@@ -5,6 +5,7 @@ import re
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
 
 from limits import parse_many
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -119,9 +120,34 @@ class Settings(BaseSettings):
     @classmethod
     def _limits(cls, value: str) -> str:
         try:
-            parse_many(value)
+            limits = parse_many(value)
         except ValueError:
-            raise ValueError("not limits such as 100/minute;1000/hour") from None
+            limits = []
+        if not limits or not all(limit.amount for limit in limits):
+            raise ValueError("not limits such as 100/minute;1000/hour")
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis(cls, value: SecretStr) -> SecretStr:
+        try:
+            parsed = urlsplit(value.get_secret_value())
+            is_redis = parsed.scheme in {"redis", "rediss", "unix"} and parsed.port != 0
+        except ValueError:
+            # Its message would quote the URL, and with it the password.
+            is_redis = False
+        if value and not is_redis:
+            raise ValueError("not a Redis URL such as redis://host/0")
+        return value
+
+    @field_validator("tracing_enabled")
+    @classmethod
+    def _can_trace(cls, value: bool) -> bool:  # noqa: FBT001 - a validator gets the value
+        if value:
+            try:
+                from callflow_service import tracing as _tracing  # noqa: F401, PLC0415 - imported for tracing only
+            except ImportError:
+                raise ValueError("tracing needs the packages of callflow-service[tracing]") from None
         return value
 
     @field_validator("database_url", "read_database_url")

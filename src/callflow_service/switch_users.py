@@ -5,10 +5,12 @@ import base64
 import binascii
 import logging
 import time
+from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 from callflow_service.database import Database, Reading
 from callflow_service.domain.errors import StorageUnavailable
+from callflow_service.guesses import Guessed, Guesses, guesser
 from callflow_service.repositories import lookups
 from callflow_service.repositories.lookups import SwitchUser
 from callflow_service.switch_passwords import is_switch_password
@@ -27,8 +29,9 @@ class SwitchUsers:
     for in the database at once, but not more than once a second.
     """
 
-    def __init__(self, database: Database | Reading) -> None:
+    def __init__(self, database: Database | Reading, guesses: Guesses) -> None:
         self._database = database
+        self._guesses = guesses
         self._users: dict[str, SwitchUser] = {}
         # The headers that were right since the users were last read: the same few come with every call.
         self._recognised: dict[str, SwitchUser] = {}
@@ -36,28 +39,45 @@ class SwitchUsers:
         self._is_read = False
         self._reading: asyncio.Task[None] | None = None
 
-    async def authenticate(self, authorization: str) -> SwitchUser | None:
-        """The switch that an `Authorization` header (HTTP Basic) is of; None where it is of none.
+    async def authenticate(self, authorization: str, address: IPv4Address | IPv6Address | None) -> SwitchUser | None:
+        """The switch that an `Authorization` header (HTTP Basic) from an address is of; None where it is of none.
+
+        A known switch waits for nothing: what was counted elsewhere is asked about only where the password is wrong.
 
         Raises:
+            TooManyGuesses: Wrong passwords for this user came from the address too often.
             StorageUnavailable: The users were never read, and cannot be now.
         """
-        age = time.monotonic() - self._read_at
-        user = self._known(authorization)
-        if user is None and _basic(authorization) is None:
+        credentials = _basic(authorization)
+        if credentials is None:
             return None
+        who = guesser(Guessed.SWITCH_USER, credentials[0], address)
+        self._guesses.refuse_known(who)
+        user = await self._find(authorization, credentials)
+        if user is not None:
+            # Again: of many guesses at once others may have been wrong while the users were read.
+            self._guesses.refuse_known(who)
+            return user
+        await self._guesses.refuse(who)
+        await self._guesses.count(who)
+        await self._guesses.share(who)
+        return None
+
+    async def _find(self, authorization: str, credentials: tuple[str, str]) -> SwitchUser | None:
+        age = time.monotonic() - self._read_at
+        user = self._known(authorization, credentials)
         if user is None and (age > _RETRY_SECONDS or self._is_reading):
             await asyncio.shield(self._read_again())
-            user = self._known(authorization)
+            user = self._known(authorization, credentials)
         elif age > _FRESH_SECONDS:
             self._read_again()
         if user is None and not self._is_read:
             raise StorageUnavailable("switch users")
         return user
 
-    def _known(self, authorization: str) -> SwitchUser | None:
+    def _known(self, authorization: str, credentials: tuple[str, str]) -> SwitchUser | None:
         user = self._recognised.get(authorization)
-        if user is None and (credentials := _basic(authorization)):
+        if user is None:
             username, password = credentials
             user = self._users.get(username)
             if user is None or not is_switch_password(password, user.password_hash):

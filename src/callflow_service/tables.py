@@ -1,7 +1,7 @@
 """The tables, and in their constraints what a stored call flow can never be."""
 
 from datetime import datetime
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any, ClassVar
 
 from sqlalchemy import (
@@ -18,7 +18,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import INET, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, CIDR, INET, JSONB
 from sqlmodel import Field, SQLModel
 
 metadata: MetaData = SQLModel.metadata
@@ -58,6 +58,7 @@ class AccountRow(SQLModel, table=True):
     pbx_addon: bool
     api_enabled: bool
     blocked: bool
+    allowed_addresses: list[IPv4Network | IPv6Network] | None = Field(sa_column=Column(ARRAY(CIDR)))
 
 
 class DeviceRow(SQLModel, table=True):

@@ -19,6 +19,7 @@ from telephones import FarEnd, until
 
 from callflow_service.settings import driver_url
 from callflow_service.world.loading import DEMO_FILE, load_world
+from encryption import KEYS
 from mor_requests import UPDATE, StartService, signed
 
 WORLD: Final = Path(__file__).with_name("world.yaml")
@@ -72,8 +73,8 @@ async def start_telephony() -> AsyncIterator[StartTelephony]:
 async def calls_url(create_database: Callable[..., SecretStr], migrated_url: SecretStr) -> SecretStr:
     """A database with the demo data, and the phones of these tests."""
     url = await asyncio.to_thread(create_database, migrated_url)
-    await load_world(url, DEMO_FILE, demo=True)
-    await load_world(url, WORLD)
+    await load_world(url, DEMO_FILE, keys=KEYS, demo=True)
+    await load_world(url, WORLD, keys=KEYS)
     return url
 
 
@@ -121,6 +122,7 @@ def set_flow(calls_service: httpx.AsyncClient) -> SetFlow:
 async def service_process(calls_url: SecretStr) -> AsyncIterator[ServiceProcess]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CALLFLOW_")}
     environment |= {"CALLFLOW_DATABASE_URL": calls_url.get_secret_value(), "CALLFLOW_SWITCH_TIMEOUT_MS": "900"}
+    environment["CALLFLOW_DRAIN_SECONDS"] = "0"
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "callflow_service.cli", "serve", "--port", "0"),
         env=environment,

@@ -1,6 +1,7 @@
 """Who may come in, and which devices are theirs."""
 
 from dataclasses import replace
+from ipaddress import ip_address, ip_network
 
 import pytest
 
@@ -10,6 +11,7 @@ from callflow_service.domain.access import (
     OwnedDevice,
     PasswordCheck,
     Role,
+    check_address,
     check_get_signature,
     check_login,
     check_open,
@@ -69,6 +71,30 @@ def test_what_is_switched_off_is_refused(
 @pytest.mark.parametrize("account", [ADMIN, None], ids=["a known account", "an unknown account"])
 def test_what_is_on_is_open(account: Account | None) -> None:
     check_open(account, CLAIM, api_enabled=True)
+
+
+LISTED = replace(ADMIN, allowed_addresses=tuple(map(ip_network, ("192.0.2.0/24", "198.51.100.7", "2001:db8::/32"))))
+
+
+@pytest.mark.parametrize(
+    "address", ["192.0.2.0", "192.0.2.255", "::ffff:192.0.2.9", "198.51.100.7", "2001:db8:ffff::1", "2001:db8::%eth0"]
+)
+def test_an_address_of_the_list_comes_in(address: str) -> None:
+    check_address(LISTED, ip_address(address))
+
+
+@pytest.mark.parametrize(
+    "address", ["192.0.1.255", "192.0.3.0", "198.51.100.6", "::ffff:198.51.100.8", "2001:db9::1", "::c000:201", None]
+)
+def test_an_address_outside_the_list_is_a_failed_login(address: str | None) -> None:
+    with pytest.raises(LoginFailed):
+        check_address(LISTED, ip_address(address) if address else None)
+
+
+@pytest.mark.parametrize("address", ["192.0.2.1", "2001:db8::1", None])
+@pytest.mark.parametrize("account", [ADMIN, None], ids=["an account without a list", "an unknown account"])
+def test_where_there_is_no_list_any_address_comes_in(account: Account | None, address: str | None) -> None:
+    check_address(account, ip_address(address) if address else None)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 from pydantic import SecretStr
 
+from callflow_service.guesses import Guesses
 from callflow_service.passwords import Passwords, hash_password, is_password
 from mor_requests import (
     ADMIN_KEY,
@@ -226,37 +227,37 @@ async def test_get_works_only_when_it_is_allowed(
 
 @pytest.fixture
 def passwords() -> Passwords:
-    return Passwords()
+    return Passwords(Guesses("1000/minute", SecretStr("")))
 
 
 async def test_a_password_is_slow_once_and_then_remembered(passwords: Passwords) -> None:
     stored = hash_password("admin1")
     assert not passwords.is_remembered("admin1", stored)
-    assert await passwords.is_right("admin1", stored)
+    assert await passwords.is_right("admin1", stored, "somebody")
     assert passwords.is_remembered("admin1", stored)
-    assert await passwords.is_right("admin1", stored)
+    assert await passwords.is_right("admin1", stored, "somebody")
 
 
 async def test_a_wrong_password_is_never_remembered(passwords: Passwords) -> None:
     stored = hash_password("admin1")
-    assert not await passwords.is_right("admin2", stored)
+    assert not await passwords.is_right("admin2", stored, "somebody")
     assert not passwords.is_remembered("admin2", stored)
-    assert not await passwords.is_right("admin2", stored)
+    assert not await passwords.is_right("admin2", stored, "somebody")
 
 
 async def test_a_remembered_password_is_forgotten_when_it_is_changed(passwords: Passwords) -> None:
     before, after = hash_password("before"), hash_password("after")
-    assert await passwords.is_right("before", before)
+    assert await passwords.is_right("before", before, "somebody")
     assert not passwords.is_remembered("before", after)
-    assert not await passwords.is_right("before", after)
-    assert await passwords.is_right("after", after)
+    assert not await passwords.is_right("before", after, "somebody")
+    assert await passwords.is_right("after", after, "somebody")
 
 
 async def test_any_text_can_be_a_password(passwords: Passwords) -> None:
     odd = "\x00é\ud800 " * 50
     stored = hash_password(odd)
-    assert await passwords.is_right(odd, stored)
-    assert not await passwords.is_right(odd[:-1], stored)
+    assert await passwords.is_right(odd, stored, "somebody")
+    assert not await passwords.is_right(odd[:-1], stored, "somebody")
 
 
 def test_nothing_is_the_password_of_what_is_no_hash() -> None:

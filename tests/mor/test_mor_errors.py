@@ -226,6 +226,7 @@ UNREADABLE = [
     pytest.param(MULTIPART, b"u=admin", NOT_MULTIPART, id="a form as multipart"),
     pytest.param(MULTIPART, b"--b\r\nContent-Disposition: form-data; name=u\r\n\r\nx", NOT_MULTIPART, id="cut short"),
     pytest.param("multipart/form-data", b"--b--\r\n", NOT_MULTIPART, id="multipart without a boundary"),
+    pytest.param(MULTIPART + "b" * 300, b"--b--\r\n", NOT_MULTIPART, id="multipart with a boundary too long"),
 ]
 
 

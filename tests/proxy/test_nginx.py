@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import os
-import shutil
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -22,11 +20,11 @@ from pydantic import SecretStr
 
 from callflow_service.mor.face import FAILED_TRANSPORT
 from callflow_service.mor.pages import error_page
+from clusters import free_port
+from nginx import HERE, run_nginx
 
 pytestmark = [pytest.mark.proxy, pytest.mark.usefixtures("untouched")]
 
-SHIPPED = Path(__file__).parents[2] / "deploy" / "nginx"
-HERE = "127.0.0.1"
 CALLER = "127.0.0.2"
 """Where the tests' requests come from, so that nobody takes them for nginx's own."""
 
@@ -124,100 +122,17 @@ class Proxy:
 StartProxy = Callable[..., Awaitable[Proxy]]
 
 
-def free_port() -> int:
-    with socket.create_server((HERE, 0)) as listening:
-        port: int = listening.getsockname()[1]
-        return port
-
-
-def write_configuration(folder: Path, port: int, upstreams: tuple[str, ...]) -> Path:
-    """Lay the shipped files out below `folder`, with its own port, its own log folder and the upstreams given."""
-    (folder / "conf.d").mkdir()
-    (folder / "logs").mkdir()
-    (folder / "temporary").mkdir()
-    changes = {
-        "listen 80;": f"listen {HERE}:{port};",
-        "/var/log/nginx/": f"{folder}/logs/",
-        "server 127.0.0.1:8000;": "\n    ".join(f"server {address};" for address in upstreams),
-    }
-    unused = set(changes)
-    for source, target in (
-        ("callflow.conf", "conf.d/callflow.conf"),
-        ("upstream.conf", "conf.d/upstream.conf"),
-        ("callflow/server.conf", "callflow/server.conf"),
-        ("callflow/proxy.conf", "callflow/proxy.conf"),
-    ):
-        text = (SHIPPED / source).read_text()
-        for shipped, ours in changes.items():
-            if shipped in text:
-                unused.discard(shipped)
-                text = text.replace(shipped, ours)
-        (folder / target).parent.mkdir(exist_ok=True)
-        (folder / target).write_text(text)
-    assert not unused, f"deploy/nginx no longer holds {unused}"
-    main = folder / "nginx.conf"
-    # The least that is around conf.d; a worker of root's nginx keeps to its user, since the folder is that one's.
-    main.write_text(f"""\
-daemon off;
-{"user root;" if os.geteuid() == 0 else ""}
-worker_processes 1;
-pid {folder}/nginx.pid;
-error_log {folder}/logs/main.log notice;
-events {{ }}
-http {{
-    client_body_temp_path {folder}/temporary/body;
-    proxy_temp_path {folder}/temporary/proxy;
-    fastcgi_temp_path {folder}/temporary/fastcgi;
-    uwsgi_temp_path {folder}/temporary/uwsgi;
-    scgi_temp_path {folder}/temporary/scgi;
-    include conf.d/*.conf;
-}}
-""")
-    return main
-
-
-async def until_listening(process: asyncio.subprocess.Process, port: int) -> None:
-    for _ in range(500):
-        if process.returncode is not None:
-            _, said = await process.communicate()
-            pytest.fail(f"nginx did not start:\n{said.decode()}")
-        try:
-            _, writer = await asyncio.open_connection(HERE, port)
-        except OSError:
-            await asyncio.sleep(0.02)
-        else:
-            writer.close()
-            return
-    pytest.fail("nginx did not open its port within ten seconds.")
-
-
 @pytest_asyncio.fixture(scope="session")
 async def start_proxy(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[StartProxy]:
     """Run nginx with the shipped configuration in front of the addresses given."""
-    program = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
-    if program is None:
-        pytest.fail("These tests need nginx on the PATH; on Debian, install the package nginx-light.")
     async with AsyncExitStack() as running:
 
         async def start(*upstreams: str) -> Proxy:
-            folder = tmp_path_factory.mktemp("nginx")
-            port = free_port()
-            main = write_configuration(folder, port, upstreams)
-            process = await asyncio.create_subprocess_exec(
-                *(program, "-p", folder, "-c", main, "-e", "stderr"), stderr=asyncio.subprocess.PIPE
-            )
-
-            async def stop() -> None:
-                if process.returncode is None:
-                    process.terminate()
-                await process.communicate()
-
-            running.push_async_callback(stop)
-            await until_listening(process, port)
+            nginx = await running.enter_async_context(run_nginx(tmp_path_factory.mktemp("nginx"), *upstreams))
             client = httpx.AsyncClient(
-                base_url=f"http://{HERE}:{port}", transport=httpx.AsyncHTTPTransport(local_address=CALLER)
+                base_url=f"http://{HERE}:{nginx.port}", transport=httpx.AsyncHTTPTransport(local_address=CALLER)
             )
-            return Proxy(await running.enter_async_context(client), folder / "logs")
+            return Proxy(await running.enter_async_context(client), nginx.logs)
 
         yield start
 

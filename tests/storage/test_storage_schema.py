@@ -12,8 +12,12 @@ from alembic.migration import MigrationContext
 from pydantic import SecretStr
 from sqlalchemy import Connection, inspect
 
+from callflow_service.connecting import connected
 from callflow_service.migrating import alembic_config, migrate, with_connection
+from callflow_service.stored_api_keys import Rotation, rotate_keys
 from callflow_service.tables import metadata
+from encryption import KEYS
+from mor_requests import GET, StartService, answer, get, got
 from own_demo import OwnDemo, open_own_demo
 
 
@@ -167,6 +171,28 @@ def test_the_migrations_go_up_down_and_up_again_to_what_the_tables_say(
     asyncio.run(with_connection(url, compare))
     tables = {"alembic_version", *metadata.tables}
     assert found == [([], tables), ([], {"alembic_version"}), ([], tables)]
+
+
+async def test_a_database_from_before_encryption_is_migrated_and_served_with_its_plain_api_keys(
+    start_service: StartService, create_database: Callable[..., SecretStr]
+) -> None:
+    url = await asyncio.to_thread(create_database)
+    await asyncio.to_thread(migrate, url, "0001")
+    older = account(id="1", name="admin", role="admin", owner="NULL")
+    async with connected(url) as database:
+        await database.execute(older)
+        await database.execute("UPDATE account SET api_key = '456789'")
+        await database.execute("INSERT INTO device VALUES (4, 'IAX2', '1002', 1, '', '', 60)")
+        await asyncio.to_thread(migrate, url)
+        service = await start_service(url)
+        expected = got(user="Name")
+        assert answer(await service.post(GET, data=get())) == expected
+        # The release before this one goes on writing accounts as it knows them.
+        await database.execute(account(id="2", name="later"))
+        assert await rotate_keys(url, KEYS) == Rotation(1, 0)
+        rows = await database.fetch("SELECT id, api_key, allowed_addresses FROM account ORDER BY id")
+    assert answer(await service.post(GET, data=get())) == expected
+    assert [(row[0], row[1] and KEYS.decrypt(row[1]), row[2]) for row in rows] == [(1, "456789", None), (2, None, None)]
 
 
 def test_every_constraint_of_the_tables_is_shown_to_forbid_something() -> None:

@@ -11,6 +11,7 @@ import pytest_asyncio
 from pydantic import SecretStr
 
 from callflow_service.world.loading import DEMO_FILE, load_world
+from encryption import KEYS
 from switch_questions import Flows, StartService, add_switch, connect
 
 NO_HURRY = 20_000
@@ -34,7 +35,7 @@ def switch_url(create_database: Callable[..., SecretStr], migrated_url: SecretSt
 
 
 async def _fill(url: SecretStr) -> None:
-    await load_world(url, DEMO_FILE, demo=True)
+    await load_world(url, DEMO_FILE, keys=KEYS, demo=True)
     connection = await connect(url)
     await connection.execute(MORE_DEVICES)
     await add_switch(connection, "untrusted", trust_headers=False)

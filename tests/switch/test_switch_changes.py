@@ -24,6 +24,13 @@ from switch_questions import (
     read_dialplan,
 )
 
+MEDIA_TYPES = {
+    "freeswitch": ["text/xml"],
+    "asterisk": ["application/x-www-form-urlencoded", "application/json"],
+    "kamailio": ["application/json"],
+    "opensips": ["application/json"],
+}
+
 
 async def change(service: httpx.AsyncClient, **changes: str | None) -> None:
     response = await service.post(UPDATE, data=update(**changes))
@@ -151,16 +158,19 @@ async def test_every_name_that_is_asked_and_answered_is_documented(openapi: dict
         assert tuple(content["schema"]["properties"]) == asked
     routes = ("version", "routing", "routes") if face == "kamailio" else ()
     for operation in (by_get, by_post):
-        (content,) = operation["responses"]["200"]["content"].values()
-        assert tuple(content["schema"]["properties"]) == (*routes, *NAMES)
-        assert all(schema["description"] for schema in content["schema"]["properties"].values())
+        for content in operation["responses"]["200"]["content"].values():
+            schema = content["schema"]
+            assert tuple(schema["properties"]) == tuple(schema["required"]) == (*routes, *NAMES)
+            assert all(named["description"] for named in schema["properties"].values())
 
 
 @pytest.mark.parametrize("face", FACES)
 async def test_every_face_is_documented_with_its_credentials(openapi: dict[str, Any], face: str) -> None:
     for operation in openapi["paths"][f"/switch/{face}"].values():
         assert operation["security"] == [{"switch": []}]
-        assert set(operation["responses"]) == {"200", "401"}
+        assert set(operation["responses"]) == {"200", "401", "429"}
+        for response in operation["responses"].values():
+            assert list(response["content"]) == MEDIA_TYPES[face]
     assert openapi["components"]["securitySchemes"]["switch"] == {"type": "http", "scheme": "basic"}
 
 
@@ -174,4 +184,5 @@ async def test_freeswitchs_own_words_are_documented(openapi: dict[str, Any]) -> 
 async def test_other_verbs_are_not_allowed(service: httpx.AsyncClient, flows: Flows) -> None:
     await flows.set(500, "busy", "voicemail")
     for face in FACES:
-        assert (await service.put(f"/switch/{face}", data={"device": "500"})).status_code == 405
+        refused = await service.put(f"/switch/{face}", data={"device": "500"})
+        assert (refused.status_code, refused.headers["allow"]) == (405, "GET, POST")

@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 from pydantic import SecretStr
 
+from callflow_service.api_keys import Keyring, new_key
 from callflow_service.domain.errors import StorageUnavailable
 from callflow_service.passwords import is_password
 from callflow_service.settings import driver_url
@@ -19,6 +20,7 @@ from callflow_service.world.applying import MAX_DIFFERENCES, Counts
 from callflow_service.world.errors import WorldError
 from callflow_service.world.loading import DEMO_FILE, is_empty, load_world
 from callflow_service.world.reading import Section
+from encryption import KEYS
 from postgresql import asyncpg_url
 
 TABLES = ("account", "device", "did", "switch_user")
@@ -35,7 +37,7 @@ def url(create_database: Callable[..., SecretStr], migrated_url: SecretStr) -> S
 def loaded_template(create_database: Callable[..., SecretStr], migrated_url: SecretStr) -> SecretStr:
     """The demo's world, to be copied."""
     template = create_database(migrated_url)
-    asyncio.run(load_world(template, DEMO_FILE, demo=True))
+    asyncio.run(load_world(template, DEMO_FILE, keys=KEYS, demo=True))
     return template
 
 
@@ -72,7 +74,7 @@ async def mistake(url: SecretStr, file: Path) -> str:
     """The sentence about a wrong file, without the file's folder; nothing has changed."""
     before = await contents(url)
     with pytest.raises(WorldError) as caught:
-        await load_world(url, file)
+        await load_world(url, file, keys=KEYS)
     assert await contents(url) == before
     return str(caught.value).removeprefix(f"{file.parent}/")
 
@@ -81,19 +83,20 @@ async def test_the_demo_is_the_world_of_the_contract(loaded_url: SecretStr) -> N
     found = await contents(loaded_url)
     secrets = {row[1]: (row[5], row[6]) for row in found["account"]}
     assert [(*row[:5], *row[7:]) for row in found["account"]] == [
-        (1, "admin", "System Admin", "admin", None, None, False, True, False),
-        (10, "reseller", "Good Reseller", "reseller", 1, None, True, True, False),
-        (11, "basic", "Basic Reseller", "reseller", 1, None, False, True, False),
-        (12, "accountant", "The Accountant", "accountant", 1, None, False, True, False),
-        (13, "legacy", "Legacy Reseller", "reseller", 1, "compat", True, True, False),
-        (14, "open", "Open Reseller", "reseller", 1, "off", True, True, False),
-        (15, "closed", "Closed Reseller", "reseller", 1, None, True, False, False),
-        (20, "user1", "Test User #1", "user", 1, None, False, True, False),
-        (21, "user2", "Test User #2", "user", 10, None, False, True, False),
-        (22, "user3", "Test User #3", "user", 11, None, False, True, False),
-        (23, "blocked", "Blocked User", "user", 1, None, False, True, True),
+        (1, "admin", "System Admin", "admin", None, None, False, True, False, None),
+        (10, "reseller", "Good Reseller", "reseller", 1, None, True, True, False, None),
+        (11, "basic", "Basic Reseller", "reseller", 1, None, False, True, False, None),
+        (12, "accountant", "The Accountant", "accountant", 1, None, False, True, False, None),
+        (13, "legacy", "Legacy Reseller", "reseller", 1, "compat", True, True, False, None),
+        (14, "open", "Open Reseller", "reseller", 1, "off", True, True, False, None),
+        (15, "closed", "Closed Reseller", "reseller", 1, None, True, False, False, None),
+        (20, "user1", "Test User #1", "user", 1, None, False, True, False, None),
+        (21, "user2", "Test User #2", "user", 10, None, False, True, False, None),
+        (22, "user3", "Test User #3", "user", 11, None, False, True, False, None),
+        (23, "blocked", "Blocked User", "user", 1, None, False, True, True, None),
     ]
-    assert {username: key for username, (key, _) in secrets.items() if key} == {
+    assert all(key.startswith("fernet:") for key, _ in secrets.values() if key)
+    assert {username: KEYS.decrypt(key) for username, (key, _) in secrets.items() if key} == {
         "admin": "456789",
         "reseller": "reseller-secret",
         "basic": "basic-secret",
@@ -134,7 +137,7 @@ async def test_a_database_is_empty_until_it_holds_an_account(url: SecretStr, loa
 
 
 async def test_the_first_load_adds_and_the_second_changes_nothing(url: SecretStr) -> None:
-    report = await load_world(url, DEMO_FILE, demo=True)
+    report = await load_world(url, DEMO_FILE, keys=KEYS, demo=True)
     assert report.counts == {
         Section.ACCOUNTS: Counts(11, 0, 0),
         Section.DEVICES: Counts(10, 0, 0),
@@ -143,7 +146,7 @@ async def test_the_first_load_adds_and_the_second_changes_nothing(url: SecretStr
     }
     first = await contents(url)
     versions = await fetch(url, "SELECT xmin, xmax FROM account UNION ALL SELECT xmin, xmax FROM device")
-    report = await load_world(url, DEMO_FILE, demo=True)
+    report = await load_world(url, DEMO_FILE, keys=KEYS, demo=True)
     assert report.counts == {
         Section.ACCOUNTS: Counts(0, 0, 11),
         Section.DEVICES: Counts(0, 0, 10),
@@ -176,7 +179,7 @@ switches:
 """,
     )
     before = await contents(loaded_url)
-    report = await load_world(loaded_url, file, dry_run=True)
+    report = await load_world(loaded_url, file, keys=KEYS, dry_run=True)
     assert await contents(loaded_url) == before
     assert report.differences == [
         "~ account 1 api_key: changed, password: removed",
@@ -196,15 +199,15 @@ switches:
         Section.DIDS: Counts(0, 2, 0),
         Section.SWITCHES: Counts(0, 1, 0),
     }
-    applied = await load_world(loaded_url, file)
+    applied = await load_world(loaded_url, file, keys=KEYS)
     assert applied.counts == report.counts
     assert applied.differences == []
-    assert (await load_world(loaded_url, file, dry_run=True)).differences == []
+    assert (await load_world(loaded_url, file, keys=KEYS, dry_run=True)).differences == []
 
 
 async def test_what_the_file_does_not_name_stays(loaded_url: SecretStr, tmp_path: Path) -> None:
     before = await contents(loaded_url)
-    await load_world(loaded_url, write(tmp_path, "dids: [{id: 9, number: 112, device: 300}]"))
+    await load_world(loaded_url, write(tmp_path, "dids: [{id: 9, number: 112, device: 300}]"), keys=KEYS)
     after = await contents(loaded_url)
     assert after == {**before, "did": [*before["did"], (9, "112", 300)]}
 
@@ -212,7 +215,7 @@ async def test_what_the_file_does_not_name_stays(loaded_url: SecretStr, tmp_path
 async def test_json_loads_what_yaml_loads(loaded_url: SecretStr, tmp_path: Path) -> None:
     device = {"id": 4, "technology": "IAX2", "name": "1002", "owner": "user1", "caller_name": "Zoë 😀"}
     file = write(tmp_path, json.dumps({"devices": [device]}, indent="\t"), "world.json")
-    await load_world(loaded_url, file)
+    await load_world(loaded_url, file, keys=KEYS)
     assert (await contents(loaded_url))["device"][1] == (4, "IAX2", "1002", 20, "", "Zoë 😀", 60)
 
 
@@ -230,7 +233,7 @@ devices:
   - { id: 300, technology: SIP, name: 3001, owner: user1 }
 """,
     )
-    report = await load_world(loaded_url, file)
+    report = await load_world(loaded_url, file, keys=KEYS)
     assert report.counts == {
         Section.ACCOUNTS: Counts(0, 2, 0),
         Section.DEVICES: Counts(0, 1, 0),
@@ -254,7 +257,7 @@ accounts:
   - { id: 1, username: first, role: admin }
 """,
     )
-    await load_world(url, file)
+    await load_world(url, file, keys=KEYS)
     assert await fetch(url, "SELECT id, owner_id FROM account ORDER BY id") == [(1, None), (2, 1), (3, 2)]
 
 
@@ -262,16 +265,71 @@ async def test_an_account_keeps_its_hash_until_its_password_changes(loaded_url: 
     hashes = "SELECT password_hash FROM account WHERE username = 'admin'"
     text = "accounts: [{{id: 1, username: admin, name: System Admin, role: admin, password: {}}}]"
     before = await fetch(loaded_url, hashes)
-    await load_world(loaded_url, write(tmp_path, text.format("admin1")))
+    await load_world(loaded_url, write(tmp_path, text.format("admin1")), keys=KEYS)
     assert await fetch(loaded_url, hashes) == before
-    await load_world(loaded_url, write(tmp_path, text.format("admin2")))
+    await load_world(loaded_url, write(tmp_path, text.format("admin2")), keys=KEYS)
     ((after,),) = await fetch(loaded_url, hashes)
     assert is_password("admin2", after)
 
 
+async def test_an_api_key_is_encrypted_and_stays_as_it_is_until_it_changes(
+    loaded_url: SecretStr, tmp_path: Path
+) -> None:
+    stored = "SELECT api_key FROM account WHERE username = 'admin'"
+    text = "accounts: [{{id: 1, username: admin, name: System Admin, role: admin, password: admin1, api_key: {}}}]"
+    before = await fetch(loaded_url, stored)
+    same = await load_world(loaded_url, write(tmp_path, text.format("456789")), keys=KEYS, dry_run=True)
+    assert (same.counts[Section.ACCOUNTS], same.differences) == (Counts(0, 0, 1), [])
+    assert await fetch(loaded_url, stored) == before
+    await load_world(loaded_url, write(tmp_path, text.format("another-key")), keys=KEYS)
+    ((after,),) = await fetch(loaded_url, stored)
+    assert after.startswith("fernet:")
+    assert KEYS.decrypt(after) == "another-key"
+
+
+async def test_an_api_key_from_before_encryption_counts_as_unchanged(loaded_url: SecretStr) -> None:
+    await fetch(loaded_url, "UPDATE account SET api_key = '456789' WHERE username = 'admin'")
+    report = await load_world(loaded_url, DEMO_FILE, keys=KEYS, demo=True)
+    assert report.counts[Section.ACCOUNTS] == Counts(0, 0, 11)
+    assert await fetch(loaded_url, "SELECT api_key FROM account WHERE username = 'admin'") == [("456789",)]
+
+
+async def test_an_api_key_that_cannot_be_decrypted_any_more_is_loaded_anew(loaded_url: SecretStr) -> None:
+    others = Keyring(SecretStr(new_key()), Path("nowhere"))
+    report = await load_world(loaded_url, DEMO_FILE, keys=others, dry_run=True, demo=True)
+    assert report.differences[0] == "~ account 1 api_key: changed"
+    await load_world(loaded_url, DEMO_FILE, keys=others, demo=True)
+    ((stored,),) = await fetch(loaded_url, "SELECT api_key FROM account WHERE username = 'admin'")
+    assert others.decrypt(stored) == "456789"
+    again = await load_world(loaded_url, DEMO_FILE, keys=others, demo=True)
+    assert again.counts[Section.ACCOUNTS] == Counts(0, 0, 11)
+
+
+async def test_allowed_addresses_are_addresses_and_networks_in_the_order_of_the_file(
+    loaded_url: SecretStr, tmp_path: Path
+) -> None:
+    stored = "SELECT allowed_addresses::text[] FROM account WHERE username = 'user3'"
+    text = (
+        "accounts:\n  - id: 22\n    username: user3\n    name: 'Test User #3'\n    role: user\n    owner: basic\n"
+        "    allowed_addresses: {}\n"
+    )
+    networks = write(
+        tmp_path, text.format("[192.0.2.0/24, 2001:db8::/32, 198.51.100.7, '::ffff:203.0.113.0/120', '::1']")
+    )
+    wanted = '["192.0.2.0/24", "2001:db8::/32", "198.51.100.7/32", "203.0.113.0/24", "::1/128"]'
+    report = await load_world(loaded_url, networks, keys=KEYS, dry_run=True)
+    assert report.differences == [f"~ account 22 allowed_addresses: nothing -> {wanted}"]
+    await load_world(loaded_url, networks, keys=KEYS)
+    assert await fetch(loaded_url, stored) == [(json.loads(wanted),)]
+    assert (await load_world(loaded_url, networks, keys=KEYS)).counts[Section.ACCOUNTS] == Counts(0, 0, 1)
+    for anywhere in ("[]", ""):
+        await load_world(loaded_url, write(tmp_path, text.format(anywhere)), keys=KEYS)
+        assert await fetch(loaded_url, stored) == [(None,)]
+
+
 async def test_progress_ends_at_the_whole_file(loaded_url: SecretStr) -> None:
     told: list[tuple[int, int]] = []
-    await load_world(loaded_url, DEMO_FILE, progress=lambda read, total: told.append((read, total)))
+    await load_world(loaded_url, DEMO_FILE, keys=KEYS, progress=lambda read, total: told.append((read, total)))
     size = DEMO_FILE.stat().st_size
     assert told[-1] == (size, size)
     assert told == sorted(told)
@@ -390,7 +448,7 @@ async def test_a_did_that_a_call_flow_shows_cannot_leave_its_device(loaded_url: 
         "ID."
     )
     renumbered = write(tmp_path, "dids: [{id: 1, number: 37052000009, device: 4}]")
-    assert (await load_world(loaded_url, renumbered)).counts[Section.DIDS] == Counts(0, 1, 0)
+    assert (await load_world(loaded_url, renumbered, keys=KEYS)).counts[Section.DIDS] == Counts(0, 1, 0)
 
 
 async def test_a_device_that_takes_faxes_for_another_stays_a_fax(loaded_url: SecretStr, tmp_path: Path) -> None:
@@ -407,7 +465,7 @@ async def test_a_device_that_takes_faxes_for_another_stays_a_fax(loaded_url: Sec
         "one."
     )
     renamed = write(tmp_path, "devices: [{id: 2, technology: fax, name: 103, owner: user1, caller_number: 102}]")
-    assert (await load_world(loaded_url, renamed)).counts[Section.DEVICES] == Counts(0, 1, 0)
+    assert (await load_world(loaded_url, renamed, keys=KEYS)).counts[Section.DEVICES] == Counts(0, 1, 0)
 
 
 async def test_a_file_that_cannot_be_read_is_told_so(loaded_template: SecretStr, tmp_path: Path) -> None:
@@ -456,7 +514,7 @@ SHORT_PASSWORDS = (
 
 
 async def test_an_unwise_world_is_loaded_with_warnings(url: SecretStr) -> None:
-    assert (await load_world(url, DEMO_FILE)).warnings == [
+    assert (await load_world(url, DEMO_FILE, keys=KEYS)).warnings == [
         INHERITING,
         SHORT_KEYS,
         SHORT_PASSWORDS,
@@ -464,7 +522,7 @@ async def test_an_unwise_world_is_loaded_with_warnings(url: SecretStr) -> None:
 
 
 async def test_the_demo_is_not_warned_of_its_short_secrets(url: SecretStr) -> None:
-    assert (await load_world(url, DEMO_FILE, demo=True)).warnings == [
+    assert (await load_world(url, DEMO_FILE, keys=KEYS, demo=True)).warnings == [
         INHERITING,
     ]
 
@@ -485,7 +543,7 @@ switches:
   - { username: switch, password: 0123456789abcdef }
 """,
     )
-    assert (await load_world(url, file)).warnings == []
+    assert (await load_world(url, file, keys=KEYS)).warnings == []
 
 
 async def test_a_large_file_loads_in_flat_memory(url: SecretStr, tmp_path: Path) -> None:
@@ -497,7 +555,7 @@ async def test_a_large_file_loads_in_flat_memory(url: SecretStr, tmp_path: Path)
     file.write_text(f'{{"accounts":[{{"id":1,"username":"admin","role":"admin"}}],"devices":[{devices}]}}')
     tracemalloc.start()
     try:
-        report = await load_world(url, file, dry_run=True)
+        report = await load_world(url, file, keys=KEYS, dry_run=True)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -513,14 +571,14 @@ async def test_a_database_out_of_reach_is_no_fault_of_the_file(postgresql: Secre
     missing = driver_url(postgresql).set(database="missing").render_as_string(hide_password=False)
     for url in (nowhere, SecretStr(missing)):
         with pytest.raises(StorageUnavailable):
-            await load_world(url, DEMO_FILE)
+            await load_world(url, DEMO_FILE, keys=KEYS)
         with pytest.raises(StorageUnavailable):
             await is_empty(url)
 
 
 def test_a_database_without_tables_asks_for_the_migration(create_database: Callable[..., SecretStr]) -> None:
     bare = create_database()
-    for asked in (is_empty(bare), load_world(bare, DEMO_FILE)):
+    for asked in (is_empty(bare), load_world(bare, DEMO_FILE, keys=KEYS)):
         with pytest.raises(StorageUnavailable) as caught:
             asyncio.run(asked)
         assert str(caught.value) == "The database has no tables yet; run 'callflow-service migrate'."

@@ -259,6 +259,9 @@ A_LINE = "must be 1 to 255 characters, none of them a control character."
 A_DEVICE_NAME = "must be 1 to 64 characters, none of them a control character, with no blank at the ends."
 A_NUMBER = "must be 1 to 32 of 0-9 * # with a digit among them, with or without a + before them."
 AN_ID = "must be a whole number from 0 to 9223372036854775807."
+A_NETWORK = "must be addresses, or networks such as 192.0.2.0/24 and 2001:db8::/32."
+NETWORKS = "5: accounts[0].allowed_addresses: must be"
+NESTED_NETWORKS = "5: accounts[0].allowed_addresses: must be a single value, not a list or a mapping."
 A_TEMPLATE = "must be at most 255 of a-z A-Z 0-9 @ : / . ; = _ + & , % ~ * # [ ] ( ) - and the placeholders"
 DEVICE_PLACEHOLDERS = "{domain}, {name}, {technology}"
 
@@ -291,15 +294,46 @@ DEVICE_PLACEHOLDERS = "{domain}, {name}, {technology}"
             f"{ACCOUNT}    role: admin\n    colour: red\n",
             (
                 "5: accounts[0].colour: is not known here; the keys are id, username, name, role, owner, api_key, "
-                "password, hash_policy, pbx_addon, api_enabled, blocked."
+                "password, hash_policy, pbx_addon, api_enabled, blocked, allowed_addresses."
             ),
         ),
         (
             f"{ACCOUNT}    role: admin\n    s3cret: red\n",
             (
                 "5: accounts[0]: a key is not known here; the keys are id, username, name, role, owner, api_key, "
-                "password, hash_policy, pbx_addon, api_enabled, blocked."
+                "password, hash_policy, pbx_addon, api_enabled, blocked, allowed_addresses."
             ),
+        ),
+        (f"{ACCOUNT}    role: admin\n    allowed_addresses: 192.0.2.1\n", f"{NETWORKS} a list."),
+        (f"{ACCOUNT}    role: admin\n    allowed_addresses: {{a: b}}\n", f"{NETWORKS} a list."),
+        (f"{ACCOUNT}    role: admin\n    allowed_addresses: [192.0.2.1, [::1]]\n", NESTED_NETWORKS),
+        (
+            f"{ACCOUNT}    role: admin\n    allowed_addresses: [192.0.2.1/24]\n",
+            f"5: accounts[0].allowed_addresses: {A_NETWORK}",
+        ),
+        (
+            f"{ACCOUNT}    role: admin\n    allowed_addresses: [192.0.2.256]\n",
+            f"5: accounts[0].allowed_addresses: {A_NETWORK}",
+        ),
+        (
+            f"{ACCOUNT}    role: admin\n    allowed_addresses: [example.com]\n",
+            f"5: accounts[0].allowed_addresses: {A_NETWORK}",
+        ),
+        (
+            f"{ACCOUNT}    role: admin\n    allowed_addresses: ['fe80::1%eth0']\n",
+            f"5: accounts[0].allowed_addresses: {A_NETWORK}",
+        ),
+        (
+            f"{ACCOUNT}    role: admin\n    allowed_addresses: [192.0.2.0/255.255.255.0]\n",
+            f"5: accounts[0].allowed_addresses: {A_NETWORK}",
+        ),
+        (
+            f"{ACCOUNT}    role: admin\n    allowed_addresses:\n      - 192.0.2.1\n      -\n",
+            f"7: accounts[0].allowed_addresses: {A_NETWORK}",
+        ),
+        (
+            f"{ACCOUNT}    role: admin\n    allowed_addresses: [{'192.0.2.1, ' * 101}]\n",
+            f"{NETWORKS} at most 100 addresses and networks.",
         ),
         ("accounts:\n  - username: ' x'\n    role: boss\n    id: y\n", f"2: accounts[0].username: {A_USERNAME}"),
         ("accounts:\n  - {id: 1, username: 'a$b', role: admin}\n", f"2: accounts[0].username: {A_USERNAME}"),

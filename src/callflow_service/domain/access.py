@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import assert_never
 
 from callflow_service.domain import signature
@@ -42,6 +43,7 @@ class Account:
         api_enabled: Its own switch and, for a reseller's user, the reseller's.
         hash_policy: Its own, None where the setting decides.
         api_key: Its own key, else its owner's, else its owner's owner's; empty where there is none.
+        allowed_addresses: Where its requests may come from, its own list alone; empty for anywhere.
     """
 
     id: int
@@ -53,6 +55,7 @@ class Account:
     hash_policy: HashPolicy | None
     api_key: str
     password_hash: str | None
+    allowed_addresses: tuple[IPv4Network | IPv6Network, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,22 @@ def check_open(account: Account | None, claim: Claim, *, api_enabled: bool) -> N
         raise ApiDisabled
     if not claim.method_allowed:
         raise MethodDisabled
+
+
+def check_address(account: Account | None, address: IPv4Address | IPv6Address | None) -> None:
+    """Refuse a request that comes from where the account's do not, as if there were no such account.
+
+    An IPv4 address that is written as IPv6 (`::ffff:192.0.2.1`) counts as itself; one that is not known is nowhere.
+
+    Raises:
+        LoginFailed: The account has a list of allowed addresses, and this one is not in it.
+    """
+    if account is None or not account.allowed_addresses:
+        return
+    if isinstance(address, IPv6Address) and address.ipv4_mapped:
+        address = address.ipv4_mapped
+    if address is None or not any(address in network for network in account.allowed_addresses):
+        raise LoginFailed
 
 
 def check_login(account: Account | None, password: PasswordCheck, policy: HashPolicy) -> Account:

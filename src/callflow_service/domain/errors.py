@@ -18,7 +18,7 @@
         └── DidNotFound            not there, or not assigned to the device
 
 Each face owns one table from these to its wire. `StorageUnavailable` stands apart: it says nothing
-about the request, only that the facts could not be had.
+about the request, only that the facts could not be had. So does `TooManyGuesses`: it speaks of the requests before.
 """
 
 
@@ -95,3 +95,15 @@ class Overloaded(StorageUnavailable):
 
     def __init__(self) -> None:
         super().__init__("overloaded")
+
+
+class TooManyGuesses(Exception):
+    """Whoever asks was wrong too often, so that it is not looked at whether he is right now.
+
+    Args:
+        retry_after_seconds: When he may try again; whole seconds, at least 1.
+    """
+
+    def __init__(self, retry_after_seconds: int) -> None:
+        super().__init__(retry_after_seconds)
+        self.retry_after_seconds = retry_after_seconds

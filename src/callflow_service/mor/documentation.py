@@ -26,6 +26,8 @@ _SIGNATURE: Final = (
     {"type": "string", "pattern": "^[0-9A-Fa-f]{40}$"},
 )
 
+_RETRY_AFTER: Final = {"Retry-After": {"description": "Seconds", "schema": {"type": "integer"}}}
+
 
 @dataclass(frozen=True, slots=True)
 class Field:
@@ -99,11 +101,13 @@ class Call:
             },
             400: {"description": "The request cannot be read as what it says it is", "content": failed},
             413: {"description": "The body is larger than 64 KiB", "content": failed},
-            503: {
-                "description": "The database cannot be reached",
+            429: {
+                "description": "Wrong requests for this account came from this address too often; right ones are not "
+                "looked at either until that time is over",
                 "content": failed,
-                "headers": {"Retry-After": {"description": "Seconds", "schema": {"type": "integer"}}},
+                "headers": _RETRY_AFTER,
             },
+            503: {"description": "The database cannot be reached", "content": failed, "headers": _RETRY_AFTER},
         }
 
 

@@ -1,8 +1,8 @@
 """Answer MOR's two calls over HTTP: read, ask the service, write the page."""
 
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
 from fastapi import APIRouter, Request, Response
@@ -20,13 +20,16 @@ from callflow_service.domain.errors import (
     LoginFailed,
     MethodDisabled,
     NotAuthorised,
+    Overloaded,
     SignatureMismatch,
     StateUnknown,
     StorageUnavailable,
+    TooManyGuesses,
 )
 from callflow_service.mor import documentation
 from callflow_service.mor.pages import MEDIA_TYPE, ErrorEnvelope, error_page, get_page, update_page
 from callflow_service.mor.parameters import Parameters, RequestUnreadable, read_parameters
+from callflow_service.requests import client_address
 from callflow_service.service import CallFlows, Sender
 
 MAX_BODY: Final = 64 * 1024
@@ -53,9 +56,12 @@ GET_ERROR_TEXTS: Final = ERROR_TEXTS | {LoginFailed: "User was not found"}
 """The texts of `device_callflow_get`, which words one of them its own way."""
 
 FAILED_TRANSPORT: Final = {
+    400: "Request cannot be read",
     404: "There is no such call",
     405: "This call takes POST, and GET where that is allowed",
+    408: "Request did not arrive in time",
     413: "Request body is larger than 64 KiB",
+    429: "Too many wrong requests, try again later",
     500: "Internal error",
     503: "Service is temporarily unavailable",
 }
@@ -64,6 +70,9 @@ FAILED_TRANSPORT: Final = {
 RETRY_AFTER_SECONDS: Final = "2"
 PREFIXES: Final = ("/billing/api", "/api")
 """Where clients have the calls; the first is the one that is documented."""
+
+# Behind it, where a separator was lost or misspelt, the next parameter begins, which may be the password.
+_IN_NO_USERNAME: Final = re.compile("[^A-Za-z0-9 ._@+-]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +115,7 @@ class MorFace:
 
         async def answer(parameters: Parameters) -> bytes:
             claim = parameters.get_claim(method_allowed=self._is_allowed(request))
-            return get_page(await self.call_flows.get(claim, parameters.device_id))
+            return get_page(await self.call_flows.get(claim, parameters.device_id, sender_of(request)))
 
         return await self._answer(request, "device_callflow_get", GET_ERROR_TEXTS, answer)
 
@@ -133,7 +142,7 @@ class MorFace:
                 log["outcome"] = FAILED_TRANSPORT[413]
                 return self.failed_transport(413)
             parameters = read_parameters(request.scope["query_string"], request.headers.get("content-type", ""), body)
-            log["account"] = parameters.values.get("u", "")[:64]
+            log["account"] = _IN_NO_USERNAME.split(parameters.values.get("u", "")[:64], maxsplit=1)[0]
             page = await answer(parameters)
         except RequestUnreadable as error:
             log["outcome"] = str(error)
@@ -142,8 +151,12 @@ class MorFace:
             text = texts[type(error)]
             log["outcome"] = text
             return self._page(text, status=200)
+        except TooManyGuesses as error:
+            log["outcome"] = FAILED_TRANSPORT[429]
+            return self.failed_transport(429, headers={"Retry-After": str(error.retry_after_seconds)})
         except StorageUnavailable as error:
-            log["outcome"] = f"database unavailable: {error}"
+            log["outcome"] = "overloaded" if isinstance(error, Overloaded) else "database unavailable"
+            log["detail"] = str(error)
             return self.unavailable()
         log["outcome"] = "ok"
         return Response(page, media_type=MEDIA_TYPE)
@@ -171,10 +184,4 @@ async def read_body(request: Request, limit: int) -> bytes | None:
 
 def sender_of(request: Request) -> Sender:
     """Where a request comes from; behind a trusted proxy, the address that it tells."""
-    address: IPv4Address | IPv6Address | None
-    try:
-        address = ip_address(request.client.host) if request.client else None
-    except ValueError:
-        # A proxy may tell a name, or "unknown".
-        address = None
-    return Sender(address, str(request.scope["log"]["request_id"]))
+    return Sender(client_address(request), str(request.scope["log"]["request_id"]))

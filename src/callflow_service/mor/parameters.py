@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NoReturn
 from urllib.parse import parse_qsl
 
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from callflow_service.domain.access import Claim
@@ -214,7 +214,8 @@ def _multipart(body: bytes, boundary: bytes) -> Iterator[Parameter]:
         parser = MultipartParser(boundary, parts.callbacks())
         parser.write(body)
         parser.finalize()
-    except MultipartParseError:
+    except FormParserError:
+        # Not only what is parsed is refused: a boundary can be too long.
         parts.ended = False
     if not boundary or not parts.ended:
         raise RequestUnreadable("Request body is not the multipart form that its Content-Type says")

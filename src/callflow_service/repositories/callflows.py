@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv6Address
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import Any, Final, NoReturn, assert_never
 
 from asyncpg import IntegrityConstraintViolationError
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from callflow_service.api_keys import Keyring
 from callflow_service.domain.access import Account, OwnedDevice, Role
 from callflow_service.domain.callflow import (
     Action,
@@ -48,12 +50,15 @@ class Origin:
     request_id: str
 
 
+# To read a list of a hundred networks takes as long as the statement that brings it.
+_REMEMBERED_LISTS: Final = 1_000
+
 _ACCOUNT: Final = """
     caller.id, caller.username, caller.role, caller.blocked,
     caller.api_enabled AND (owner.role IS DISTINCT FROM 'reseller' OR owner.api_enabled),
     caller.pbx_addon, caller.hash_policy,
     coalesce(caller.api_key, owner.api_key, admin.api_key, ''),
-    caller.password_hash"""
+    caller.password_hash, caller.allowed_addresses::text[]"""
 
 _DEVICE: Final = """,
     device.id, device.technology, device.name, device.owner_id, device_owner.name, device_owner.owner_id,
@@ -101,29 +106,37 @@ INSERT INTO callflow_history (account_id, face, address, request_id, device_id, 
 SELECT $9, $10, $11, $12, $1, $2, 1, CASE WHEN was IS NULL THEN NULL ELSE before END, after FROM saved"""
 
 
-async def load_facts(session: AsyncSession, username: str | None, wanted: WantedChange) -> Facts:
-    """Everything that deciding on a change needs, in one statement."""
+async def load_facts(session: AsyncSession, username: str | None, wanted: WantedChange, keys: Keyring) -> Facts:
+    """Everything that deciding on a change needs, in one statement.
+
+    Raises:
+        StorageUnavailable: The caller's API key cannot be decrypted.
+    """
     (row,) = await fetch(
         session,
         _LOAD_FACTS,
         (username, wanted.device_id, wanted.forward_to_device, wanted.fax_device, wanted.did_id),
     )
     return Facts(
-        account=_account(row),
-        device=_owned_device(row, 9),
-        forward_device=_owned_device(row, 16),
-        fax_device=_owned_device(row, 23),
-        did=None if row[30] is None else AssignedDid(row[30], row[31], row[32]),
+        account=_account(row, keys),
+        device=_owned_device(row, 10),
+        forward_device=_owned_device(row, 17),
+        fax_device=_owned_device(row, 24),
+        did=None if row[31] is None else AssignedDid(row[31], row[32], row[33]),
     )
 
 
 async def load_flows(
-    session: AsyncSession, username: str | None, device_id: int
+    session: AsyncSession, username: str | None, device_id: int, keys: Keyring
 ) -> tuple[Facts, Mapping[State, CallFlow]]:
-    """The caller, the device and what is set for it, in one statement; a state that was never touched is not there."""
+    """The caller, the device and what is set for it, in one statement; a state that was never touched is not there.
+
+    Raises:
+        StorageUnavailable: The caller's API key cannot be decrypted.
+    """
     rows = await fetch(session, _LOAD_FLOWS, (username, device_id))
-    facts = Facts(account=_account(rows[0]), device=_owned_device(rows[0], 9))
-    return facts, {State(row[16]): call_flow(row[17:]) for row in rows if row[16] is not None}
+    facts = Facts(account=_account(rows[0], keys), device=_owned_device(rows[0], 10))
+    return facts, {State(row[17]): call_flow(row[18:]) for row in rows if row[17] is not None}
 
 
 async def save(session: AsyncSession, change: Change, origin: Origin) -> None:
@@ -180,7 +193,7 @@ def call_flow(columns: tuple[Any, ...]) -> CallFlow:
             assert_never(never)
 
 
-def _account(row: tuple[Any, ...]) -> Account | None:
+def _account(row: tuple[Any, ...], keys: Keyring) -> Account | None:
     if row[0] is None:
         return None
     return Account(
@@ -191,9 +204,15 @@ def _account(row: tuple[Any, ...]) -> Account | None:
         api_enabled=row[4],
         pbx_addon=row[5],
         hash_policy=None if row[6] is None else HashPolicy(row[6]),
-        api_key=row[7],
+        api_key=keys.decrypt_for_request(row[7], row[1]),
         password_hash=row[8],
+        allowed_addresses=_networks(tuple(row[9] or ())),
     )
+
+
+@lru_cache(_REMEMBERED_LISTS)
+def _networks(texts: tuple[str, ...]) -> tuple[IPv4Network | IPv6Network, ...]:
+    return tuple(map(ip_network, texts))
 
 
 def _owned_device(row: tuple[Any, ...], start: int) -> OwnedDevice | None:

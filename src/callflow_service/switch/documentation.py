@@ -82,8 +82,12 @@ def describe(switch: str, method: str) -> dict[str, Any]:
     """What FastAPI is told of a switch's route."""
     own_words = switch == "freeswitch"
     properties = {"section": {"type": "string", "enum": ["dialplan"]}} if own_words else _asked(switch)
-    answer: Schema = {"type": "object", "properties": _answered(switch)}
-    media_types = {"freeswitch": "text/xml", "asterisk": "application/x-www-form-urlencoded"}
+    answered = _answered(switch)
+    flat: Schema = {"schema": {"type": "object", "properties": answered, "required": list(answered)}}
+    content = {
+        "freeswitch": {"text/xml": {"schema": {"type": "string"}}},
+        "asterisk": {"application/x-www-form-urlencoded": flat, "application/json": flat},
+    }.get(switch, {"application/json": flat})
     extra: Schema = {"security": [{SCHEME: []}]}
     if method == "GET":
         extra["parameters"] = [
@@ -107,11 +111,18 @@ def describe(switch: str, method: str) -> dict[str, Any]:
         "responses": {
             200: {
                 "description": 'What to do with the call; `none` or "not found" where there is nothing to do',
-                "content": {
-                    media_types.get(switch, "application/json"): {"schema": {"type": "string"} if own_words else answer}
-                },
+                "content": content,
             },
-            401: {"description": "Not a switch user, or another password; the body lets the call carry on"},
+            401: {
+                "description": "Not a switch user, or another password; the body lets the call carry on",
+                "content": content,
+            },
+            429: {
+                "description": "Wrong passwords for this user came from this address too often; the body lets the call "
+                "carry on",
+                "content": content,
+                "headers": {"Retry-After": {"description": "Seconds", "schema": {"type": "integer"}}},
+            },
         },
         "openapi_extra": extra,
     }

@@ -12,9 +12,10 @@ from fastapi import APIRouter, Request, Response
 from starlette.requests import ClientDisconnect
 
 from callflow_service.domain.dialing import DialPlan
-from callflow_service.domain.errors import StorageUnavailable
+from callflow_service.domain.errors import Overloaded, StorageUnavailable, TooManyGuesses
 from callflow_service.domain.routing import Decision
 from callflow_service.repositories.lookups import SwitchUser
+from callflow_service.requests import client_address
 from callflow_service.service import Asked, Calls
 from callflow_service.switch import documentation
 from callflow_service.switch.flat import Asterisk, OpenSips
@@ -96,19 +97,23 @@ class SwitchFace:
             async with asyncio.timeout(self.timeout_ms / 1000):
                 # Read before anything is refused, for even a refusal must fit the question.
                 problem = await _read_values(request, values)
-                user = await self.users.authenticate(request.headers.get("authorization", ""))
+                user = await self.users.authenticate(request.headers.get("authorization", ""), client_address(request))
                 if user is not None and not problem:
                     log["account"] = user.username
                     return await self._decide(switch, user, values, log)
             if user is None:
                 status, headers = 401, _CHALLENGE
             log["outcome"] = "wrong credentials" if user is None else f"carry on: {problem}"
+        except TooManyGuesses as error:
+            status, headers = 429, {"Retry-After": str(error.retry_after_seconds)}
+            log["outcome"] = "too many wrong credentials"
         except (Senseless, ClientDisconnect) as error:
-            log["outcome"] = f"carry on: {error}"
+            log["outcome"] = f"carry on: {str(error) or 'the client went away'}"
         except TimeoutError:
             log["outcome"] = "carry on: out of time"
         except StorageUnavailable as error:
-            log["outcome"] = f"carry on: database unavailable: {error}"
+            log["outcome"] = f"carry on: {'overloaded' if isinstance(error, Overloaded) else 'database unavailable'}"
+            log["detail"] = str(error)
         except Exception:  # noqa: BLE001 - a defect of ours must not cost a call
             _log.exception("defect", extra={"fields": {"request_id": log["request_id"]}})
             log["outcome"] = "carry on: defect"
@@ -122,6 +127,8 @@ class SwitchFace:
         plan = DialPlan({**switch.templates, **user.dial}, user.domain)
         decision = await self.calls.where_to(asked, user, plan)
         log |= {"outcome": decision.action.value, "flow_id": decision.flow_id, "explain": decision.explain}
+        if decision.loops_cut:
+            log["loops_cut"] = decision.loops_cut
         media_type, body = switch.write(decision, plan, asked, values)
         return Response(body, media_type=media_type)
 

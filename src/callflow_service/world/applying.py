@@ -91,6 +91,7 @@ _TARGETS: Final = {
             "pbx_addon",
             "api_enabled",
             "blocked",
+            "allowed_addresses",
         ),
         "account {id} {username}",
         _STORED_WITH_OWNER,
@@ -130,8 +131,7 @@ WHERE staged.api_key IS NULL AND coalesce(owner.api_key, owners_owner.api_key) I
 ORDER BY position LIMIT $1
 """
 _SHORT_KEYS: Final = """
-SELECT username, count(*) OVER () AS found FROM staged_account WHERE char_length(api_key) < $2
-ORDER BY position LIMIT $1
+SELECT username, count(*) OVER () AS found FROM staged_account WHERE has_short_key ORDER BY position LIMIT $1
 """
 _SHORT_PASSWORDS: Final = """
 SELECT username, count(*) OVER () AS found FROM staged_switch_user WHERE has_short_password ORDER BY position LIMIT $1
@@ -180,7 +180,7 @@ async def find_warnings(connection: Connection, *, demo: bool) -> list[str]:
     ]
     if not demo:
         warnings += _warning(
-            await connection.fetch(_SHORT_KEYS, _NAMED, SHORT),
+            await connection.fetch(_SHORT_KEYS, _NAMED),
             f"Accounts with an api_key of fewer than {SHORT} characters, {{found}} ({{who}}): it can be guessed.",
         )
         warnings += _warning(

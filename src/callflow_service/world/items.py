@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -11,6 +12,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainValidator,
     ValidationError,
     ValidationInfo,
     WithJsonSchema,
@@ -28,11 +30,17 @@ from callflow_service.world.reading import RawItem, Section, shown_key
 MAX_RING_SECONDS: Final = 3600
 """The longest ring time, in seconds."""
 
+MAX_NETWORKS: Final = 100
+"""The most networks that an account's requests may be allowed from."""
+
+_MAPPED_BITS: Final = 96
+
 # Control characters, line separators and what XML 1.0 cannot carry (https://www.w3.org/TR/xml/#charsets).
 _FORBIDDEN: Final = r"\u0000-\u001f\u007f-\u009f\u2028\u2029\ud800-\udfff\ufffe\uffff"
 _INNER: Final = f"[^{_FORBIDDEN}]"
 _OUTER: Final = rf"[^\s{_FORBIDDEN}]"
 _USERNAME: Final = r"[A-Za-z0-9._@+-]([A-Za-z0-9 ._@+-]{0,62}[A-Za-z0-9._@+-])?"
+_NETWORK: Final = r"[0-9A-Fa-f.:]{2,45}(/[0-9]{1,3})?"
 _DOMAIN: Final = r"[A-Za-z0-9.:\[\]_-]{1,255}"
 _TECHNOLOGY: Final = r"[A-Za-z][A-Za-z0-9]{0,15}"
 _NUMBER: Final = r"\+?(?=[*#]*[0-9])[0-9*#]{1,32}"
@@ -70,6 +78,23 @@ def _whole_number(least: int, most: int) -> BeforeValidator:
     return BeforeValidator(read)
 
 
+def _read_network(text: object) -> IPv4Network | IPv6Network:
+    try:
+        network = ip_network(text if isinstance(text, str) and re.fullmatch(_NETWORK, text) else "")
+    except ValueError:
+        raise ValueError("must be addresses, or networks such as 192.0.2.0/24 and 2001:db8::/32") from None
+    # Requests of IPv4 addresses that are written as IPv6 count as IPv4's, so the networks do.
+    mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
+    if mapped is not None and network.prefixlen >= _MAPPED_BITS:
+        return IPv4Network((mapped, network.prefixlen - _MAPPED_BITS))
+    return network
+
+
+Network = Annotated[
+    IPv4Network | IPv6Network,
+    PlainValidator(_read_network),
+    WithJsonSchema({"type": "string", "pattern": f"^{_NETWORK}$"}),
+]
 Id = Annotated[int, _whole_number(0, MAX_ID), WithJsonSchema({"type": "integer", "minimum": 0, "maximum": MAX_ID})]
 RingSeconds = Annotated[
     int,
@@ -168,6 +193,11 @@ class AccountItem(_Item):
     pbx_addon: bool = Field(False, description="Without it a reseller has no call flows")  # noqa: FBT003 - a field's default
     api_enabled: bool = Field(True, description="A reseller's covers his users too")  # noqa: FBT003 - a field's default
     blocked: bool = Field(False, description="Cannot log in")  # noqa: FBT003 - a field's default
+    allowed_addresses: list[Network] | None = Field(
+        None,
+        max_length=MAX_NETWORKS,
+        description="Where its requests may come from, addresses and networks; where it is not said, from anywhere",
+    )
 
     @field_validator("owner")
     @classmethod
@@ -178,6 +208,11 @@ class AccountItem(_Item):
         if role not in {None, Role.ADMIN} and owner is None:
             raise ValueError("is missing; every account but an admin has an owner")
         return owner
+
+    @field_validator("allowed_addresses")
+    @classmethod
+    def _empty_is_anywhere(cls, networks: list[Network] | None) -> list[Network] | None:
+        return networks or None
 
     @field_validator("hash_policy")
     @classmethod
@@ -300,8 +335,10 @@ def parse_item(raw: RawItem, file: Path) -> Item:
 def _problem(raw: RawItem, model: type[Item], details: ErrorDetails) -> tuple[int, str]:
     key = str(details["loc"][0])
     cause = details.get("ctx", {}).get("error")
-    inner = f"{key}.{cause.key}" if isinstance(cause, _TemplateError) else key
-    line = raw.lines.get(inner, raw.line)
+    inner = ".".join(map(str, details["loc"]))
+    if isinstance(cause, _TemplateError):
+        inner = f"{key}.{cause.key}"
+    line = raw.lines.get(inner, raw.lines.get(key, raw.line))
     match details["type"]:
         case "missing":
             sentence = "is missing"
@@ -315,6 +352,10 @@ def _problem(raw: RawItem, model: type[Item], details: ErrorDetails) -> tuple[in
             sentence = "must be true or false"
         case "dict_type":
             sentence = "must be a mapping of template names to templates"
+        case "list_type":
+            sentence = "must be a list"
+        case "too_long":
+            sentence = f"must be at most {details['ctx']['max_length']} addresses and networks"
         case _:
             sentence = "must be a single value, not a list or a mapping"
     return line, f"{raw.place}.{key}: {sentence}." if shown_key(key) else f"{raw.place}: a key {sentence}."

@@ -1,7 +1,6 @@
 """Load a world file into the database, all of it or nothing."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -9,8 +8,8 @@ from typing import Final
 import asyncpg
 from pydantic import SecretStr
 
-from callflow_service.connecting import connect
-from callflow_service.domain.errors import StorageUnavailable
+from callflow_service.api_keys import Keyring
+from callflow_service.connecting import connected
 from callflow_service.world.applying import Counts, apply_staged, count_changes, find_warnings, tell_differences
 from callflow_service.world.checking import check_staged
 from callflow_service.world.errors import WorldError
@@ -21,13 +20,9 @@ from callflow_service.world.staging import stage
 DEMO_FILE: Final = Path(__file__).with_name("demo.yaml")
 """The demo world."""
 
-_CONNECT_SECONDS: Final = 10
 # Sorting a large file in memory is worth more here than in the service's short statements.
 _TRANSACTION: Final = "SET LOCAL lock_timeout = '10s'; SET LOCAL work_mem = '64MB'"
 _ONE_AT_A_TIME: Final = "SELECT pg_try_advisory_xact_lock(7101301)"
-
-# SQLSTATE classes that speak of the server and not of the file: connection, login, database, resources, operator.
-_SERVER_TROUBLE: Final = ("08", "28", "3D", "53", "57", "58", "25006")
 
 # The checks found nothing in the way, so what is in the way now came in after them.
 _INTERFERENCE: Final = (
@@ -52,10 +47,11 @@ class LoadReport:
     differences: list[str]
 
 
-async def load_world(
+async def load_world(  # noqa: PLR0913 - all but two are asked for by name
     url: SecretStr,
     file: Path,
     *,
+    keys: Keyring,
     dry_run: bool = False,
     progress: Callable[[int, int], None] | None = None,
     demo: bool = False,
@@ -65,12 +61,14 @@ async def load_world(
     Args:
         url: The database, with the schema of this release.
         file: YAML, or JSON where its name ends in `.json`.
+        keys: Encrypts the API keys.
         dry_run: Do everything, tell the differences, and take it back.
         progress: Is told again and again how many bytes of how many were read.
         demo: Whether it is the demo, whose short secrets need no warning.
 
     Raises:
         WorldError: The file is wrong, or stands against what the database holds; nothing has changed.
+        SettingsError: There is no key to encrypt API keys with, and none can be made; nothing has changed.
         StorageUnavailable: The database cannot be reached, or has no tables.
     """
     try:
@@ -78,13 +76,13 @@ async def load_world(
     except OSError as error:
         raise WorldError(file, None, f"cannot be read: {error.strerror}.") from None
     with stream:
-        async with _connect(url) as connection:
+        async with connected(url) as connection:
             transaction = connection.transaction()
             await transaction.start()
             await connection.execute(_TRANSACTION)
             if not await connection.fetchval(_ONE_AT_A_TIME):
                 raise WorldError(file, None, "another file is being loaded; try again when that is done.")
-            await stage(connection, WorldText(stream, file), file, progress=progress)
+            await stage(connection, WorldText(stream, file), file, keys=keys, progress=progress)
             await check_staged(connection, file)
             try:
                 report = await _apply(connection, dry_run=dry_run, demo=demo)
@@ -107,26 +105,8 @@ async def is_empty(url: SecretStr) -> bool:
     Raises:
         StorageUnavailable: The database cannot be reached, or has no tables.
     """
-    async with _connect(url) as connection:
+    async with connected(url) as connection:
         return not await connection.fetchval("SELECT EXISTS (SELECT FROM account)")
-
-
-@asynccontextmanager
-async def _connect(url: SecretStr) -> AsyncIterator[asyncpg.Connection]:
-    try:
-        connection = await connect(url, timeout=_CONNECT_SECONDS)
-        try:
-            yield connection
-        finally:
-            await connection.close()
-    except (OSError, TimeoutError, asyncpg.InterfaceError) as error:
-        raise StorageUnavailable(type(error).__name__) from error
-    except asyncpg.UndefinedTableError as error:
-        raise StorageUnavailable("The database has no tables yet; run 'callflow-service migrate'.") from error
-    except asyncpg.PostgresError as error:
-        if (error.sqlstate or "").startswith(_SERVER_TROUBLE):
-            raise StorageUnavailable(type(error).__name__) from error
-        raise
 
 
 def _interference(error: asyncpg.PostgresError) -> str:

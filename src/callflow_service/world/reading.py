@@ -24,6 +24,7 @@ from callflow_service.world.source import WorldText
 
 # libyaml reads a hundred times faster, but a system's own PyYAML may be built without it.
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_LISTS: Final = frozenset({"allowed_addresses"})
 _NULLS: Final = frozenset({"", "~", "null", "Null", "NULL"})
 
 
@@ -44,14 +45,14 @@ class RawItem:
         index: Its place in the section, from 0.
         line: Where it starts, from 1.
         fields: What its keys say: the digits and letters as they are written, quoted or not; None for a key without a
-            value.
-        lines: The line of each key, from 1; of a key within a key as `outer.inner`.
+            value. A list only where a key may have one.
+        lines: The line of each key, from 1; of a key within a key as `outer.inner`, of an entry of a list as `outer.0`.
     """
 
     section: Section
     index: int
     line: int
-    fields: dict[str, str | dict[str, str | None] | None]
+    fields: dict[str, str | list[str | None] | dict[str, str | None] | None]
     lines: dict[str, int]
 
     @property
@@ -135,6 +136,8 @@ class _Reader:
             value = self._next()
             if isinstance(value, MappingStartEvent):
                 item.fields[key] = self._mapping(item, key)
+            elif isinstance(value, SequenceStartEvent) and key in _LISTS:
+                item.fields[key] = self._list(item, key)
             else:
                 item.fields[key] = self._text(value, item, key)
         return item
@@ -145,6 +148,13 @@ class _Reader:
             key = self._key(event, item, f"{outer}.")
             mapping[key] = self._text(self._next(), item, outer)
         return mapping
+
+    def _list(self, item: RawItem, key: str) -> list[str | None]:
+        entries: list[str | None] = []
+        while not isinstance(event := self._next(), SequenceEndEvent):
+            item.lines[f"{key}.{len(entries)}"] = _line(event)
+            entries.append(self._text(event, item, key))
+        return entries
 
     def _key(self, event: Event, item: RawItem, prefix: str) -> str:
         if not isinstance(event, ScalarEvent):

@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Final, assert_never
 
 from asyncpg import Connection
 
+from callflow_service.api_keys import Keyring
 from callflow_service.passwords import hash_password, is_password
 from callflow_service.switch_passwords import hash_switch_password, is_switch_password
 from callflow_service.world.items import AccountItem, DeviceItem, DidItem, Item, SwitchItem, parse_item
@@ -24,8 +26,9 @@ _BATCH: Final = 2_000
 _TABLES: Final = """
 CREATE TEMP TABLE staged_account (
     position integer, id_line integer, username_line integer, owner_line integer, role_line integer,
+    has_short_key boolean,
     id bigint, username text, name text, role text, owner text, api_key text, password_hash text, hash_policy text,
-    pbx_addon boolean, api_enabled boolean, blocked boolean
+    pbx_addon boolean, api_enabled boolean, blocked boolean, allowed_addresses cidr[]
 ) ON COMMIT DROP;
 CREATE TEMP TABLE staged_device (
     position integer, id_line integer, technology_line integer, owner_line integer,
@@ -62,7 +65,12 @@ _ANALYZE: Final = "ANALYZE staged_account, staged_device, staged_did, staged_swi
 
 
 async def stage(
-    connection: Connection, text: WorldText, file: Path, *, progress: Callable[[int, int], None] | None = None
+    connection: Connection,
+    text: WorldText,
+    file: Path,
+    *,
+    keys: Keyring,
+    progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Read the whole file into temporary tables that live until the transaction ends.
 
@@ -70,11 +78,12 @@ async def stage(
 
     Raises:
         WorldError: The file, or an item by itself, is wrong.
+        SettingsError: There is no key to encrypt API keys with, and none can be made.
     """
     await connection.execute(_TABLES)
     for section, batch in _batches(text, file):
-        stored = await _stored_hashes(connection, section, [item for _, item in batch])
-        records = [_record(raw, item, stored) for raw, item in batch]
+        stored = await _stored_secrets(connection, section, [item for _, item in batch])
+        records = [_record(raw, item, stored, keys) for raw, item in batch]
         await connection.copy_records_to_table(_STAGED[section], records=records)
         if progress:
             progress(text.bytes_read, text.size)
@@ -87,35 +96,49 @@ def _batches(text: WorldText, file: Path) -> Iterator[tuple[Section, list[tuple[
             yield section, batch
 
 
-async def _stored_hashes(connection: Connection, section: Section, items: list[Item]) -> dict[int | str, str]:
+@dataclass(frozen=True, slots=True)
+class _Secrets:
+    """What the database holds of an item's secrets."""
+
+    password_hash: str | None = None
+    api_key: str | None = None
+
+
+_NONE_STORED: Final = _Secrets()
+
+
+async def _stored_secrets(connection: Connection, section: Section, items: list[Item]) -> dict[int | str, _Secrets]:
     if section is Section.ACCOUNTS:
-        ids = [item.id for item in items if isinstance(item, AccountItem) and item.password is not None]
-        statement = "SELECT id, password_hash FROM account WHERE id = ANY($1) AND password_hash IS NOT NULL"
-        return dict(await connection.fetch(statement, ids)) if ids else {}
+        ids = [item.id for item in items if isinstance(item, AccountItem) and (item.password or item.api_key)]
+        statement = "SELECT id, password_hash, api_key FROM account WHERE id = ANY($1)"
+        return {id_: _Secrets(*secrets) for id_, *secrets in await connection.fetch(statement, ids)} if ids else {}
     if section is Section.SWITCHES:
         usernames = [item.username for item in items if isinstance(item, SwitchItem)]
         statement = "SELECT username, password_hash FROM switch_user WHERE username = ANY($1)"
-        return dict(await connection.fetch(statement, usernames))
+        return {username: _Secrets(hashed) for username, hashed in await connection.fetch(statement, usernames)}
     return {}
 
 
-def _record(raw: RawItem, item: Item, stored: dict[int | str, str]) -> tuple[object, ...]:
+def _record(raw: RawItem, item: Item, stored: dict[int | str, _Secrets], keys: Keyring) -> tuple[object, ...]:
     match item:
         case AccountItem():
+            secrets = stored.get(item.id, _NONE_STORED)
             return (
                 raw.index,
                 *raw.lines_of("id", "username", "owner", "role"),
+                item.api_key is not None and len(item.api_key) < SHORT,
                 item.id,
                 item.username,
                 item.name or item.username,
                 item.role,
                 item.owner,
-                item.api_key,
-                _account_hash(item.password, stored.get(item.id)),
+                _encrypted(item.api_key, secrets.api_key, keys),
+                _account_hash(item.password, secrets.password_hash),
                 item.hash_policy,
                 item.pbx_addon,
                 item.api_enabled,
                 item.blocked,
+                item.allowed_addresses,
             )
         case DeviceItem():
             return (
@@ -137,7 +160,7 @@ def _record(raw: RawItem, item: Item, stored: dict[int | str, str]) -> tuple[obj
                 *raw.lines_of("username"),
                 len(item.password) < SHORT,
                 item.username,
-                _switch_hash(item.password, stored.get(item.username)),
+                _switch_hash(item.password, stored.get(item.username, _NONE_STORED).password_hash),
                 item.domain,
                 item.trust_headers,
                 json.dumps(item.dial),
@@ -146,7 +169,15 @@ def _record(raw: RawItem, item: Item, stored: dict[int | str, str]) -> tuple[obj
             assert_never(never)
 
 
-# The hash of a password that did not change must stay as it is: a new one has new salt, and would be a difference.
+# What did not change must stay as it is: a new hash has new salt, an API key is another text each time that it is
+# encrypted, and both would be a difference.
+def _encrypted(api_key: str | None, stored: str | None, keys: Keyring) -> str | None:
+    if api_key is None:
+        return None
+    is_stored = stored is not None and keys.opens(stored) and keys.decrypt(stored) == api_key
+    return stored if is_stored else keys.encrypt(api_key)
+
+
 def _account_hash(password: str | None, stored: str | None) -> str | None:
     if password is None:
         return None

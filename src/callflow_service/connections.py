@@ -1,0 +1,176 @@
+"""What a client may do with a connection: how long it may take, how much it may send, and what it gets for nonsense."""
+
+import asyncio
+import logging
+import re
+from typing import Final
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from callflow_service.mor.face import FAILED_TRANSPORT, PREFIXES
+from callflow_service.mor.pages import MEDIA_TYPE, ErrorEnvelope, error_page
+from callflow_service.requests import SECURITY_HEADERS
+
+PATIENCE_SECONDS: Final = 10
+"""How long a client may take, after it came or was answered last, for a head; after that, for the whole of a body;
+and for an answer."""
+
+MAX_HEAD: Final = 64 * 1024
+"""The most bytes of a request that are read without anything coming of them: no whole head, nothing of a body."""
+
+_NEW_SECONDS: Final = 1.0
+_LINGER_SECONDS: Final = 1.0
+
+_SLASHES: Final = re.compile(rb"/{2,}")
+_MOR_PATHS: Final = tuple(prefix.encode() + b"/" for prefix in PREFIXES)
+
+_log = logging.getLogger(__name__)
+
+
+class ServingState(ServerState):
+    """What the connections of a server share.
+
+    Attributes:
+        envelope: How MOR's clients have their error pages wrapped.
+        is_ending: Whether each answer is to be the last one of its connection.
+    """
+
+    def __init__(self, envelope: ErrorEnvelope) -> None:
+        super().__init__()
+        self.envelope = envelope
+        self.is_ending = False
+
+
+class Connection(HttpToolsProtocol):
+    """uvicorn's connection, but bounded in time and in memory, and with pages of ours for what is no HTTP.
+
+    uvicorn's own waits for a request only until its first byte, and then for ever; it reads headers without end.
+    """
+
+    server_state: ServingState
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        """Wait for the first request."""
+        super().connection_made(transport)
+        self.url = b""
+        self._unused = 0
+        self._is_refused = False
+        self._untaken: asyncio.TimerHandle | None = None
+        self._close_in(self.timeout_keep_alive)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection at once, however it went."""
+        self._unset_keepalive_if_required()
+        if self._untaken:
+            self._untaken.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Read on. Unlike in uvicorn, a byte stops no clock: the whole head of a request does."""
+        if self._is_refused:
+            return
+        self._unused += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            # It has its answer without: Java's client asks for HTTP/2 this way, with every first request.
+            pass
+        except httptools.HttpParserError:
+            self._refuse(400, data)
+        else:
+            if self._unused > MAX_HEAD:
+                self._refuse(400, data)
+            elif self.timeout_keep_alive_task is None and self._waits_for_body():
+                self._close_in(self.timeout_keep_alive)
+
+    def on_headers_complete(self) -> None:
+        """Start on a request: from here on its time is the application's."""
+        self._unused = 0
+        self._unset_keepalive_if_required()
+        super().on_headers_complete()
+        if self.server_state.is_ending:
+            self.cycle.keep_alive = False
+
+    def on_body(self, body: bytes) -> None:
+        """Hand on a part of the body."""
+        self._unused = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Stop the body's clock, if it had not come with the head."""
+        if not self.cycle.response_complete:
+            self._unset_keepalive_if_required()
+        super().on_message_complete()
+
+    def pause_writing(self) -> None:
+        """Wait for the client to take what it has been answered, but not for ever."""
+        super().pause_writing()
+        self._untaken = self.loop.call_later(self.timeout_keep_alive, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Go on: the client has taken most of it."""
+        if self._untaken:
+            self._untaken.cancel()
+        super().resume_writing()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close, and say why where a client may have an answer to come; whether it takes that is not waited for."""
+        if self._waits_for_body():
+            self._refuse(408)
+        else:
+            self.transport.abort()
+
+    def end_after_answer(self) -> None:
+        """Close once the request in work is answered; where none is, after the next."""
+        if self.cycle is not None:
+            self.cycle.keep_alive = False
+
+    def shutdown(self) -> None:
+        """Close, after the answer to what is in work; what is so new that a request is on its way may still send it."""
+        is_idle = self.cycle is None or self.cycle.response_complete
+        if self.server_state.is_ending and is_idle and (self.cycle is None or self._unused):
+            self._close_in(_NEW_SECONDS)
+        else:
+            super().shutdown()
+
+    def _waits_for_body(self) -> bool:
+        return self.cycle is not None and self.cycle.more_body and not self.cycle.response_started
+
+    def _close_in(self, seconds: float) -> None:
+        self._unset_keepalive_if_required()
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
+    def _refuse(self, status: int, data: bytes = b"") -> None:
+        """Answer what is no HTTP, or too much or too little of it, and close."""
+        self._is_refused = True
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            if cycle.response_started or not cycle.more_body:
+                # The answer that the client waits for is that to its request before.
+                cycle.keep_alive = False
+                return
+            cycle.disconnected = True
+            cycle.message_event.set()
+        client = self.client[0] if self.client else None
+        _log.info("not a request", extra={"fields": {"status": status, "client": client}})
+        # Where the address itself is wrong, the parser has not told it.
+        address = self.url or b" ".join(data.split(b" ", 2)[1:2])
+        if _SLASHES.sub(b"/", address).startswith(_MOR_PATHS):
+            media_type, body = MEDIA_TYPE, error_page(FAILED_TRANSPORT[status], self.server_state.envelope)
+        else:
+            media_type, body = "application/json", b'{"detail":"%s"}' % FAILED_TRANSPORT[status].encode()
+        headers = [
+            *self.server_state.default_headers,
+            (b"content-type", media_type.encode()),
+            (b"content-length", b"%d" % len(body)),
+            (b"connection", b"close"),
+            *SECURITY_HEADERS,
+        ]
+        head = b"".join(b"%s: %s\r\n" % header for header in headers)
+        self.transport.write(b"%s%s\r\n%s" % (STATUS_LINE[status], head, body))
+        # Not closed at once: to close upon what has not been read is a reset, which would overtake the page.
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self._close_in(_LINGER_SECONDS)

@@ -1,0 +1,161 @@
+"""Serve the application: listen, answer, and end without losing a request."""
+
+import asyncio
+import math
+import multiprocessing
+import signal
+import socket
+import struct
+import sys
+import time
+from array import array
+from collections.abc import Iterator
+from contextlib import suppress
+from types import FrameType
+from typing import Final
+
+import uvicorn
+
+from callflow_service.connections import PATIENCE_SECONDS, Connection, ServingState
+from callflow_service.logs import configure_logging
+from callflow_service.metrics import shared_by_workers
+from callflow_service.settings import Settings
+from callflow_service.workers import keep_workers
+
+_FINISH_SECONDS: Final = 30
+_HANDSHAKE_SECONDS: Final = 0.002
+
+# Linux's number, which the socket module has no name for.
+_SO_ATTACH_FILTER: Final = 26
+# Drop a packet where SYN is set and ACK is not, keep every other one.
+_DROP_SYN: Final = (
+    (0x30, 0, 0, 13),  # load the byte of the flags
+    (0x54, 0, 0, 0x12),  # of it, SYN and ACK
+    (0x15, 0, 1, 0x02),  # SYN alone?
+    (0x06, 0, 0, 0),  # drop
+    (0x06, 0, 0, 0xFFFFFFFF),  # keep
+)
+
+
+def serve(settings: Settings, listening: socket.socket, *, workers: int) -> None:
+    """Serve on a listening socket until a signal ends it.
+
+    SIGTERM is a request to go in peace: for `settings.drain_seconds` everything is answered as before, each answer
+    being the last one of its connection, and `/health/ready` says that the service is ending; then what is in work is
+    finished, for 30 seconds at the longest. A second SIGTERM, or SIGINT, leaves out the first part.
+
+    Raises:
+        SystemExit: It could not start, or a worker process could not.
+    """
+    if workers == 1:
+        _run(settings, listening)
+        return
+    configure_logging(settings.log_level)
+    with shared_by_workers():
+        status = keep_workers(workers, _run, settings, listening)
+    sys.exit(status)
+
+
+def _run(settings: Settings, listening: socket.socket) -> None:
+    """Serve in this process."""
+    config = uvicorn.Config(
+        "callflow_service.app:from_environment",
+        factory=True,
+        http=Connection,
+        # Nothing here speaks it, and where its library is installed its log lines hold the query.
+        ws="none",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=PATIENCE_SECONDS,
+        timeout_graceful_shutdown=_FINISH_SECONDS,
+    )
+    # The server raises the signal that stopped it once more; to have stopped is what was asked.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with suppress(KeyboardInterrupt):
+        _Server(config, settings).run([listening])
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, which goes on answering for a while once it is told to end."""
+
+    def __init__(self, config: uvicorn.Config, settings: Settings) -> None:
+        super().__init__(config)
+        self.server_state: ServingState = ServingState(settings.error_envelope)
+        self._drain_seconds = settings.drain_seconds
+        self._drained_at = math.inf
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and end as soon as the process that keeps this one is gone: nobody else would end it."""
+        await super().startup(sockets)
+        keeper = multiprocessing.parent_process()
+        if keeper is not None:
+            asyncio.get_running_loop().add_reader(keeper.sentinel, self._end_forsaken, keeper.sentinel)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to end by the first SIGTERM; by anything else, and by the second, end."""
+        if sig == signal.SIGTERM and self.started and self._drain_seconds and not self.server_state.is_ending:
+            self.server_state.is_ending = True
+            self.lifespan.state["ending"] = True
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, Connection):
+                    connection.end_after_answer()
+            self._drained_at = time.monotonic() + self._drain_seconds
+        else:
+            super().handle_exit(sig, frame)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Whether to go on to the end."""
+        return await super().on_tick(counter) or time.monotonic() >= self._drained_at
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop listening, finish what is in work."""
+        if self.server_state.is_ending:
+            for listening in sockets or []:
+                await self._stop_listening(listening)
+        await super().shutdown(sockets)
+
+    async def _stop_listening(self, listening: socket.socket) -> None:
+        """Close, and serve those who had connected by then.
+
+        A closed socket resets the connections that wait in its queue, whatever they have sent already. So for a few
+        milliseconds nobody gets in any more (who tries will try again, and be refused), and who waits is let in.
+        """
+        with suppress(OSError):
+            _drop_newcomers(listening)
+        await asyncio.sleep(_HANDSHAKE_SECONDS)
+        queue = listening.dup()
+        for server in self.servers:
+            server.close()
+        listening.close()
+        waiting = list(_all_of(queue))
+        queue.close()
+        for client in waiting:
+            await asyncio.get_running_loop().connect_accepted_socket(self._connection, client)
+
+    def _connection(self) -> Connection:
+        return Connection(self.config, self.server_state, self.lifespan.state)
+
+    def _end_forsaken(self, sentinel: int) -> None:
+        asyncio.get_running_loop().remove_reader(sentinel)
+        self.should_exit = True
+
+
+def _drop_newcomers(listening: socket.socket) -> None:
+    """Let no new connection come in, and those that are half made come through.
+
+    Raises:
+        OSError: The system knows no such filter.
+    """
+    program = array("B", b"".join(struct.pack("HBBI", *instruction) for instruction in _DROP_SYN))
+    address, _ = program.buffer_info()
+    listening.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(_DROP_SYN), address))
+
+
+def _all_of(queue: socket.socket) -> Iterator[socket.socket]:
+    queue.settimeout(0)
+    with suppress(BlockingIOError):
+        while True:
+            client, _ = queue.accept()
+            yield client
