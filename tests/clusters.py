@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import signal
 import socket
 import subprocess
 import tempfile
@@ -99,11 +98,12 @@ class Cluster:
         processes = self._processes()
         try:
             for child in processes[1:]:
-                os.kill(child.pid, signal.SIGSTOP)
+                child.suspend()
             yield
         finally:
             for process in reversed(processes):
-                os.kill(process.pid, signal.SIGCONT)
+                with suppress(psutil.NoSuchProcess):
+                    process.resume()
 
     def _processes(self) -> list[psutil.Process]:
         """The postmaster and its children; the postmaster is stopped first, that no child of it is born unseen."""

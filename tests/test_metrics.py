@@ -108,13 +108,8 @@ async def test_two_workers_count_together(demo_url: SecretStr, tmp_path: Path) -
     program = (sys.executable, "-m", "callflow_service.cli", "serve", "--workers", "2", "--port", port)
     with (tmp_path / "log").open("wb") as log:
         service = await asyncio.create_subprocess_exec(*program, env=environment, stdout=log, stderr=log)
-    workers = set()
     try:
-        while len(workers) < 2:
-            await asyncio.sleep(0.1)
-            workers = {
-                file.stem.rpartition("_")[2] for file in shared_files(tmp_path) if file.stem.startswith("counter")
-            }
+        await until(lambda: have_begun(tmp_path), seconds=60)
         for number in range(1, 13):
             # By a connection of its own, which whichever worker takes.
             async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
@@ -124,6 +119,11 @@ async def test_two_workers_count_together(demo_url: SecretStr, tmp_path: Path) -
         service.terminate()
         assert await service.wait() == 0
     assert shared_files(tmp_path) == []
+
+
+async def have_begun(folder: Path) -> bool:
+    """Whether two workers count."""
+    return len([file for file in shared_files(folder) if file.stem.startswith("counter_")]) == 2
 
 
 def shared_files(folder: Path) -> list[Path]:

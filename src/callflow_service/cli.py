@@ -68,16 +68,16 @@ def serve(
 
     settings = settings_with_database()
     host, port = host or settings.host, settings.port if port is None else port
-    listening = _listen(host, port)
+    port_taken = _take_port(host, port)
     if demo:
         _prepare_demo(settings)
     _check_database(settings)
-    address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port_taken.getsockname()[1]}"
     _out.print(f"Serving on {address}, explorer at {address}/docs")
     if demo:
         call, values, key = _DEMO_CALL
         _out.print(f"Try: {_curl(address, call, values, _hash(call, values, key))}")
-    serving.serve(settings, listening, workers=workers or settings.workers)
+    serving.serve(settings, port_taken, workers=workers or settings.workers)
 
 
 @app.command()
@@ -159,12 +159,15 @@ def rotate_key() -> None:
     _out.print(f"API keys: {rotation.encrypted} encrypted anew, {rotation.already} as they were")
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _take_port(host: str, port: int) -> socket.socket:
+    """A socket with the address. It does not listen yet: who connects is to be answered, not to wait for that."""
+    taken = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=2048)
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind((host, port))
     except OSError as error:
         _fail(f"Cannot serve on {host} port {port}: {os.strerror(error.errno) if error.errno else error}.")
+    return taken
 
 
 def _prepare_demo(settings: Settings) -> None:

@@ -38,7 +38,7 @@ _DROP_SYN: Final = (
 
 
 def serve(settings: Settings, listening: socket.socket, *, workers: int) -> None:
-    """Serve on a listening socket until a signal ends it.
+    """Listen on a socket that has its address, and serve, until a signal ends it.
 
     SIGTERM is a request to go in peace: for `settings.drain_seconds` everything is answered as before, each answer
     being the last one of its connection, and `/health/ready` says that the service is ending; then what is in work is

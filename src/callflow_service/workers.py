@@ -63,13 +63,14 @@ def _received_signals() -> Iterator[socket.socket]:
     reading, writing = socket.socketpair()
     reading.settimeout(0)
     writing.settimeout(0)
-    for number in _SIGNALS:
-        signal.signal(number, lambda *_: None)
-    signal.set_wakeup_fd(writing.fileno())
+    handlers = {number: signal.signal(number, lambda *_: None) for number in _SIGNALS}
+    before = signal.set_wakeup_fd(writing.fileno())
     try:
         yield reading
     finally:
-        signal.set_wakeup_fd(-1)
+        signal.set_wakeup_fd(before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         reading.close()
         writing.close()
 

@@ -5,7 +5,7 @@ import random
 import re
 import time
 from base64 import b64encode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import cycle
@@ -97,11 +97,6 @@ class Load:
     def failures(self) -> list[Asked]:
         return [one for one in self.asked if one.failure]
 
-    def p99_ms(self, since: float) -> float:
-        """Of what was asked since then, the time that one in a hundred took longer than."""
-        times = sorted(one.ended - one.sent for one in self.asked if one.sent > since)
-        return round(times[int(len(times) * 0.99)] * 1000, 1)
-
     async def ask_on(self, chance: random.Random) -> None:
         """Ask and ask again, until cancelled."""
         connection: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
@@ -130,6 +125,12 @@ class Load:
         finally:
             if connection:
                 connection[1].close()
+
+
+def p99_ms(asked: Iterable[Asked]) -> float:
+    """The time that one request in a hundred took longer than, in milliseconds."""
+    times = sorted(one.ended - one.sent for one in asked)
+    return round(times[int(len(times) * 0.99)] * 1000, 1)
 
 
 async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> tuple[bytes, bytes]:

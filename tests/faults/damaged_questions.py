@@ -16,33 +16,10 @@ from switch_questions import FACES, FREESWITCH_REQUEST
 
 _NASTY: Final = (
     *NASTY,
-    *(
-        "37052000001",
-        "+37052000001",
-        "1002",
-        "101",
-        "alice",
-        "anonymous",
-        "${strftime()}",
-        "a,b",
-        "[x=1]",
-        "user/1@h|user/2@h",
-    ),
-    *(
-        "<sip:1@h>;reason=user-busy;counter=99",
-        "<sip:1@h>;counter=" + "9" * 5000,
-        "<sip:" * 2000,
-        ",;<>" * 500,
-        '"\\"" <sip:x>',
-    ),
-    *(
-        "<sip:1@h?Reason=SIP%3Bcause%3D302>;index=1",
-        "1;index=1.1;cause=486" * 300,
-        "v1.c1.4-busy",
-        "v1..",
-        "-",
-        "." * 5000,
-    ),
+    *("37052000001", "+37052000001", "1002", "101", "alice", "anonymous", "${strftime()}", "a,b", "[x=1]"),
+    *("user/1@h|user/2@h", "<sip:1@h>;reason=user-busy;counter=99", "<sip:1@h>;counter=" + "9" * 5000),
+    *("<sip:" * 2000, ",;<>" * 500, '"\\"" <sip:x>', "<sip:1@h?Reason=SIP%3Bcause%3D302>;index=1"),
+    *("1;index=1.1;cause=486" * 300, "v1.c1.4-busy", "v1..", "-", "." * 5000),
 )
 _SHARED: Final = (
     "called",
@@ -57,23 +34,10 @@ _SHARED: Final = (
 )
 _NAMES: Final = (*_SHARED, "history_info", "explain", "format")
 _BODIES: Final = (
-    *(
-        b"[" * 100_000,
-        b'{"device":' * 5_000,
-        b'{"device": NaN}',
-        b'{"device": ' + b"9" * 60_000 + b"}",
-        b"[]",
-        b"null",
-        b'"x"',
-        b"{",
-    ),
-    *(
-        b'{"device": "4", "device": "5"}',
-        b'{"called": ["x"], "path": {"a": 1}, "state": null}',
-        b'{"called": "\\ud800"}',
-        b"\xff\xfe",
-    ),
-    *(b"", b"\x00", b"%", b"&&==", b"=" * 1000, b"device=4&" * 7000, b"n=v&" * 20_000, b"x" * 65_537),
+    *(b"[" * 100_000, b'{"device":' * 5_000, b'{"device": NaN}', b'{"device": ' + b"9" * 60_000 + b"}", b"[]"),
+    *(b"null", b'"x"', b"{", b'{"device": "4", "device": "5"}'),
+    *(b'{"called": ["x"], "path": {"a": 1}, "state": null}', b'{"called": "\\ud800"}', b"\xff\xfe", b"", b"\x00"),
+    *(b"%", b"&&==", b"=" * 1000, b"device=4&" * 7000, b"n=v&" * 20_000, b"x" * 65_537),
 )
 _JSON: Final = b"application/json"
 _FORM: Final = b"application/x-www-form-urlencoded"

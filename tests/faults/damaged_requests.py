@@ -1,4 +1,4 @@
-"""Requests of MOR's clients, good ones and ones damaged in every way that was thought of; the same seed makes the same."""
+"""Requests of MOR's clients, good ones and damaged ones; the same seed makes the same."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -15,6 +15,9 @@ from mor_requests import GET, ORDER, UPDATE
 
 Headers = tuple[tuple[bytes, bytes], ...]
 Values = dict[str, Any]
+
+NO_LENGTH: Final = b"none"
+"""In the place of a request's length: it tells none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,109 +59,16 @@ _STATES: Final = ("before_call", "no_answer", "failed", "busy")
 _DIDS: Final = {"4": "1", "5": "2", "200": "4"}
 
 NASTY: Final = (
-    *("", " ", "0", "-1", "+1", "00", "1e5", "1.0", "0x10", "1_0", "NaN", "inf", "٤", "４", "²", "4 ", " 4", "4\n"),
+    *("", " ", "0", "-1", "+1", "00", "1e5", "1.0", "0x10", "1_0", "NaN", "inf", "٤", "\uff14", "²", "4 ", " 4", "4\n"),
     *("9223372036854775807", "9223372036854775808", "9" * 19, "9" * 5000, "0" * 5000 + "4", "-9223372036854775809"),
-    *(
-        "4\x00",
-        "\x00",
-        "\x01\x08",
-        "\x1b[31m",
-        "\x7f",
-        "\x85",
-        "\r\n",
-        "a\r\nX-Injected: yes",
-        "\t",
-        "\u2028",
-        "\ufeff",
-    ),
-    *(
-        "\ufffe",
-        "\uffff",
-        "\U0010ffff",
-        "\ud800",
-        "a\udfff",
-        "\u202e",
-        "é",
-        "€",
-        "ÿ",
-        "😀",
-        "e\u0301",
-        "İ",
-        "ß",
-        "\u0430dmin",
-    ),
-    *(
-        "<x/>",
-        "]]>",
-        "&#0;",
-        "&amp;",
-        "<!DOCTYPE a [<!ENTITY b 'c'>]>",
-        "--",
-        "'",
-        "''",
-        "' OR 1=1 --",
-        '"',
-        "\\",
-        "%",
-        "%00",
-    ),
-    *(
-        "$1",
-        "${jndi:x}",
-        "{0}",
-        "{name}",
-        "%s%n",
-        "`id`",
-        "../../etc/passwd",
-        "null",
-        "None",
-        "true",
-        "True",
-        "TRUE",
-        "1",
-    ),
-    *(
-        "forward",
-        "fax_detect",
-        "voicemail",
-        "empty",
-        "before_call",
-        "admin",
-        "boss",
-        "user1",
-        "closed",
-        "blocked",
-        "accountant",
-    ),
-    *(
-        "2",
-        "3",
-        "4",
-        "5",
-        "100",
-        "200",
-        "201",
-        "999",
-        "+37061111111",
-        " 37061111111",
-        "*#",
-        "#",
-        "+",
-        "0" * 32,
-        "0" * 33,
-    ),
-    *(
-        "x" * 255,
-        "x" * 256,
-        "é" * 255,
-        "é" * 256,
-        "x" * 10_000,
-        b"\xff",
-        b"\xc3",
-        b"\xed\xa0\x80",
-        b"\xc0\x80",
-        b"caf\xe9",
-    ),
+    *("4\x00", "\x00", "\x01\x08", "\x1b[31m", "\x7f", "\x85", "\r\n", "a\r\nX-Injected: yes", "\t", "\u2028"),
+    *("\ufeff", "\ufffe", "\uffff", "\U0010ffff", "\ud800", "a\udfff", "\u202e", "é", "€", "ÿ", "😀", "e\u0301", "İ"),
+    *("ß", "\u0430dmin", "<x/>", "]]>", "&#0;", "&amp;", "<!DOCTYPE a [<!ENTITY b 'c'>]>", "--", "'", "''"),
+    *("' OR 1=1 --", '"', "\\", "%", "%00", "$1", "${jndi:x}", "{0}", "{name}", "%s%n", "`id`", "../../etc/passwd"),
+    *("null", "None", "true", "True", "TRUE", "1", "forward", "fax_detect", "voicemail", "empty", "before_call"),
+    *("admin", "boss", "user1", "closed", "blocked", "accountant", "2", "3", "4", "5", "100", "200", "201", "999"),
+    *("+37061111111", " 37061111111", "*#", "#", "+", "0" * 32, "0" * 33, "x" * 255, "x" * 256, "é" * 255, "é" * 256),
+    *("x" * 10_000, b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xc0\x80", b"caf\xe9"),
 )
 """Values that something somewhere has stumbled over."""
 
@@ -167,93 +77,45 @@ _BAD_PERCENT: Final = (
     *(b"%E2%82", b"+%", b"\xff", b"\x00", b"&&", b"==", b"&=&", b";", b"%26", b"%3D", b"#", b"?"),
 )
 _TYPES: Final = (
-    *(
-        b"text/plain",
-        b"application/xml",
-        b"application/octet-stream",
-        b"application/x-www-form-urlencoded; charset=utf-16",
-    ),
-    *(
-        b"application/json; charset=utf-7",
-        b"application/json;" + b"a=b;" * 500,
-        b"APPLICATION/JSON",
-        b"application/json, text/xml",
-    ),
-    *(
-        b"multipart/form-data",
-        b"multipart/form-data; boundary=",
-        b'multipart/form-data; boundary="',
-        b"multipart/mixed; boundary=x",
-    ),
-    *(
-        b";",
-        b"/",
-        b"\xff\xfe",
-        b'x; y="\\',
-        b"multipart/form-data; boundary*=utf-8''x",
-        b"a" * 5000,
-        b"application/json\x0b",
-    ),
-    *(
-        b"multipart/form-data; boundary=" + b"b" * 5000,
-        b"multipart/form-data; boundary=\xff",
-        b'a; b="\xe9"; b*0=c; b*1=d',
-    ),
+    *(b"text/plain", b"application/xml", b"application/octet-stream"),
+    *(b"application/x-www-form-urlencoded; charset=utf-16", b"application/json; charset=utf-7"),
+    *(b"application/json;" + b"a=b;" * 500, b"APPLICATION/JSON", b"application/json, text/xml"),
+    *(b"multipart/form-data", b"multipart/form-data; boundary=", b'multipart/form-data; boundary="'),
+    *(b"multipart/mixed; boundary=x", b";", b"/", b"\xff\xfe", b'x; y="\\'),
+    *(b"multipart/form-data; boundary*=utf-8''x", b"a" * 5000, b"application/json\x0b"),
+    *(b"multipart/form-data; boundary=" + b"b" * 5000, b"multipart/form-data; boundary=\xff"),
+    *(b'a; b="\xe9"; b*0=c; b*1=d',),
 )
 _METHODS: Final = (
-    b"PUT",
-    b"DELETE",
-    b"PATCH",
-    b"OPTIONS",
-    b"HEAD",
-    b"TRACE",
-    b"PROPFIND",
-    b"get",
-    b"POST2",
-    b"CONNECT",
-    b"X" * 500,
+    *(b"PUT", b"DELETE", b"PATCH", b"OPTIONS", b"HEAD", b"TRACE", b"PROPFIND", b"get", b"POST2", b"CONNECT"),
+    *(b"X" * 500,),
 )
 _TARGETS: Final = (
-    *(
-        b"/billing/api/",
-        b"/billing/api",
-        b"/api//device_callflow_get",
-        b"//billing//api//device_callflow_update//",
-        b"/api/%00",
-    ),
-    *(
-        b"/billing/api/device_callflow_updat%65",
-        b"/billing/api/../api/device_callflow_get",
-        b"/api/device_callflow_get/x",
-    ),
-    *(
-        b"/billing/api/" + b"a" * 5000,
-        b"/api/" + b"/" * 5000,
-        b"*",
-        b"billing/api/x",
-        b"http://other.example/api/x",
-        b"/api/\xff",
-    ),
-    *(
-        b"/api/%ff%fe",
-        b"/api/device_callflow_get;x=1",
-        b"/api/device_callflow_get#x",
-        b"/api/%2e%2e/%2e%2e",
-        b"/\\api",
-        b"?",
-        b"",
-    ),
-    *(
-        b"http://",
-        b"http://[::1",
-        b"//",
-        b"/api/device_callflow_get?" + b"%" * 500,
-        b"/api/device callflow_get",
-        b"/api/\x01",
-    ),
+    *(b"/billing/api/", b"/billing/api", b"/api//device_callflow_get", b"//billing//api//device_callflow_update//"),
+    *(b"/api/%00", b"/billing/api/device_callflow_updat%65", b"/billing/api/../api/device_callflow_get"),
+    *(b"/api/device_callflow_get/x", b"/billing/api/" + b"a" * 5000, b"/api/" + b"/" * 5000, b"*", b"billing/api/x"),
+    *(b"http://other.example/api/x", b"/api/\xff", b"/api/%ff%fe", b"/api/device_callflow_get;x=1"),
+    *(b"/api/device_callflow_get#x", b"/api/%2e%2e/%2e%2e", b"/\\api", b"?", b"", b"http://", b"http://[::1", b"//"),
+    *(b"/api/device_callflow_get?" + b"%" * 500, b"/api/device callflow_get", b"/api/\x01"),
 )
+_STARTS: Final = (*(b"GET / HTTP/0.9", b"PRI * HTTP/2.0", b"GET /api/x", b"\x16\x03\x01\x02", b"\r\n" * 50),)
+_BOMBS: Final[tuple[Headers, ...]] = (
+    tuple((b"X-%d" % number, b"v" * 100) for number in range(500)),
+    ((b"X-Long", b"v" * 60 * 1024),),
+    ((b"X", b"\x01"), (b"Y", b"\xff"), (b"Z", b"")),
+    ((b"", b""),),
+    ((b"Folded", b"a\r\n b"),),
+    ((b"Space ", b"a"),),
+    ((b"X-Request-Id", b"\xff" * 100), (b"X-Forwarded-For", b"'; --"), (b"Forwarded", b"for=\x7f")),
+    ((b"Expect", b"100-continue"), (b"Upgrade", b"h2c"), (b"Connection", b"Upgrade, HTTP2-Settings")),
+    ((b"Connection", b"close"), (b"Content-Encoding", b"gzip"), (b"Range", b"bytes=0-1")),
+    ((b"traceparent", b"00-" + b"z" * 55), (b"tracestate", b"=" * 1000), (b"baggage", b"%" * 1000)),
+)
+_FORM: Final = b"application/x-www-form-urlencoded"
+_JSON: Final = b"application/json"
 _BOUNDARY: Final = b"----b0undary"
-_KIB: Final = 1024
+_PARTS: Final = b"multipart/form-data; boundary=" + _BOUNDARY
+_LARGE: Final = 10 * 1024 * 1024
 
 
 def good_values(random: Random) -> tuple[Caller, str, Values]:
@@ -411,47 +273,50 @@ class Damaging:
         depth = self._random.choice((50, 900, 1100, 5000))
         if self._random.random() < 0.02:
             depth = self._random.choice((10_000, 100_000))
-        bodies: tuple[Callable[[], str | bytes], ...] = (
-            lambda: "[" * depth,
-            lambda: '{"u":' * depth,
-            lambda: f'{good[:-1]}, "deep": {"[" * depth}{"]" * depth}}}',
-            lambda: f"{good[:-1]}, {good[1:]}",
-            lambda: f'{good[:-1]}, "device_id": {self._random.choice(("NaN", "Infinity", "-Infinity", "1e999", "-0", "4.0"))}}}',
-            lambda: f'{good[:-1]}, "device_id": {"9" * self._random.choice((30, 4301, 60_000))}}}',
-            lambda: f'{good[:-1]}, "device_id": [4], "state": {{"busy": 1}}, "u": null}}',
-            lambda: f'{good[:-1]}, "custom": "\\ud800", "external_number": "\\u0000"}}',
-            lambda: self._random.choice(("null", "true", "4", '"u"', "[]", "{}", "[[]]", "[1]", "", " ", "{", '{"', '{"u"')),
-            lambda: good.encode(self._random.choice(("utf-16", "utf-32", "utf-8-sig", "utf-16-le", "cp500"))),
-            lambda: good.replace('"', "'") + self._random.choice(("", "//", "/**/", "\x00", "x", "{}")),
-            lambda: b'{"u": "admin\xe9", "custom": "\xff\\ud83d", "device_id": "4"}',
-        )  # fmt: skip
-        body = self._random.choice(bodies)()
-        encoded = body if isinstance(body, bytes) else body.encode()
-        return self._sent("json", _post(path, b"application/json", encoded))
+        number = self._random.choice(("NaN", "Infinity", "-Infinity", "1e999", "-0", "4.0", "9" * 4301, "9" * 60_000))
+        scalar = self._random.choice(
+            ("null", "true", "4", '"u"', "[]", "{}", "[[]]", "[1]", "", " ", "{", '{"', '{"u"')
+        )
+        bodies = (
+            "[" * depth,
+            '{"u":' * depth,
+            f'{good[:-1]}, "deep": {"[" * depth}{"]" * depth}}}',
+            f"{good[:-1]}, {good[1:]}",
+            f'{good[:-1]}, "device_id": {number}}}',
+            f'{good[:-1]}, "device_id": [4], "state": {{"busy": 1}}, "u": null}}',
+            f'{good[:-1]}, "custom": "\\ud800", "external_number": "\\u0000"}}',
+            scalar,
+            good.encode(self._random.choice(("utf-16", "utf-32", "utf-8-sig", "utf-16-le", "cp500"))),
+            good.replace('"', "'"),
+            good + self._random.choice(("//", "/**/", "\x00", "x", "{}")),
+            b'{"u": "admin\xe9", "custom": "\xff\\ud83d", "device_id": "4"}',
+        )
+        return self._sent("json", _post(path, _JSON, as_bytes(self._random.choice(bodies))))
 
     def _multipart(self) -> Sent:
         """Forms in parts whose parts are not where they should be."""
         caller, path, values = good_values(self._random)
         good = _multipart(self._pairs(caller, path, values, {}))
         part = b'--%s\r\nContent-Disposition: form-data; name="n"\r\n\r\nv\r\n' % _BOUNDARY
-        bodies: tuple[Callable[[], bytes], ...] = (
-            lambda: good.replace(_BOUNDARY, b"other"),
-            lambda: good.replace(b"\r\n", b"\n"),
-            lambda: good.replace(b"\r\n\r\n", b"\r\n", 1),
-            lambda: good.replace(b'name="', b"name=", self._random.randrange(1, 4)),
-            lambda: good.replace(b"form-data;", b'form-data; filename="a.txt";', 1),
-            lambda: good.replace(b"form-data;", self._random.choice((b"", b"attachment;", b"\xff;", b"form-data" * 500)), 1),
-            lambda: good.replace(b"Content-Disposition", self._random.choice((b"X", b"", b"\x00", b"A" * 5000, b"C d", b":")), 1),
-            lambda: good[: -len(_BOUNDARY) - 6] + self._random.choice((b"", b"--", b"\r\n", b"\x00" * 100)),
-            lambda: good + self._random.choice((b"trailing", b"\r\n" * 100, good)),
-            lambda: good.replace(b"\r\n\r\n", b"\r\nContent-Transfer-Encoding: base64\r\n\r\n", 1),
-            lambda: self._inserted(good, b"--" + _BOUNDARY),
-            lambda: self._inserted(good, b"\r\n--" + _BOUNDARY + b"\r\n"),
-            lambda: part * (800 if self._random.random() < 0.05 else 20) + good,
-            lambda: (b"--" + _BOUNDARY + b"\r\n") * 200,
-        )  # fmt: skip
-        body = self._random.choice(bodies)()
-        return self._sent("multipart", _post(path, b"multipart/form-data; boundary=" + _BOUNDARY, body))
+        disposition = self._random.choice((b"", b"attachment;", b"\xff;", b"form-data" * 500))
+        header = self._random.choice((b"X", b"", b"\x00", b"A" * 5000, b"C d", b":"))
+        bodies = (
+            good.replace(_BOUNDARY, b"other"),
+            good.replace(b"\r\n", b"\n"),
+            good.replace(b"\r\n\r\n", b"\r\n", 1),
+            good.replace(b'name="', b"name=", 2),
+            good.replace(b"form-data;", b'form-data; filename="a.txt";', 1),
+            good.replace(b"form-data;", disposition, 1),
+            good.replace(b"Content-Disposition", header, 1),
+            good.replace(b"\r\n\r\n", b"\r\nContent-Transfer-Encoding: base64\r\n\r\n", 1),
+            good[: -len(_BOUNDARY) - 6] + self._random.choice((b"", b"--", b"\r\n", b"\x00" * 100)),
+            good + self._random.choice((b"trailing", b"\r\n" * 100, good)),
+            self._inserted(good, b"--" + _BOUNDARY),
+            self._inserted(good, b"\r\n--" + _BOUNDARY + b"\r\n"),
+            part * (800 if self._random.random() < 0.05 else 20) + good,
+            (b"--" + _BOUNDARY + b"\r\n") * 200,
+        )
+        return self._sent("multipart", _post(path, _PARTS, self._random.choice(bodies)))
 
     def _type(self) -> Sent:
         """A body that is called something else than it is."""
@@ -463,41 +328,32 @@ class Damaging:
     def _framing(self) -> Sent:
         """Lengths and chunks that do not fit what is sent."""
         request = self._good(("form", "json"))
-        body = request.body
-        length = len(body)
-        ended = b"%x\r\n%s\r\n0\r\n\r\n" % (length, body)
-        chunked = (b"Transfer-Encoding", b"chunked")
-        shapes: tuple[tuple[Ending, bytes | None, Headers, bytes], ...] = (
-            (Ending.STOPS, b"%d" % (length + 50), (), body),
-            (Ending.STOPS, b"9" * 18, (), body),
-            (Ending.BREAKS, b"%d" % (length // 2), (), body),
-            (Ending.BREAKS, b"-1", (), body),
-            (Ending.BREAKS, b"+%d" % length, (), body),
-            (Ending.BREAKS, b"0x10", (), body),
-            (Ending.BREAKS, b"9" * 40, (), body),
-            (Ending.BREAKS, b"", (), body),
-            (Ending.BREAKS, b"%d" % length, ((b"Content-Length", b"0"),), body),
-            (Ending.BREAKS, b"%d" % length, (chunked,), ended),
-            (Ending.BREAKS, b"", (chunked,), ended),
-            (Ending.KEEPS, b"chunked", (chunked,), ended),
-            (Ending.KEEPS, b"chunked", (chunked,), b"".join(b"1;x=y\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"),
-            (Ending.BREAKS, b"chunked", (chunked,), b"zz\r\n" + ended),
-            (Ending.BREAKS, b"chunked", (chunked,), b"-5\r\n" + ended),
-            (Ending.BREAKS, b"chunked", (chunked,), b"f" * 40 + b"\r\n" + ended),
-            (Ending.BREAKS, b"chunked", (chunked,), ended.replace(b"\r\n", b"\n")),
-            (Ending.STOPS, b"chunked", (chunked,), b"%x\r\n%s" % (length + 1, body)),
-            (Ending.BREAKS, b"chunked", (chunked,), ended[:-2] + b"Trailer: x\r\n" * 50 + b"\r\n"),
-            (Ending.BREAKS, b"chunked", ((b"Transfer-Encoding", b"gzip, chunked"),), ended),
-            (Ending.BREAKS, b"chunked", ((b"Transfer-Encoding", b"xchunked"),), ended),
-            (Ending.BREAKS, b"chunked", ((b"Transfer-Encoding", b"chunked, identity"),), ended),
+        body, length = request.body, len(request.body)
+        lengths = (
+            *((Ending.STOPS, b"%d" % (length + 50)), (Ending.STOPS, b"9" * 18), (Ending.BREAKS, b"%d" % (length // 2))),
+            *((Ending.BREAKS, wrong) for wrong in (b"-1", b"+%d" % length, b"0x10", b"9" * 40, b"", b"1, 2", b"0")),
         )
-        ending, content_length, headers, sent_body = self._random.choice(shapes)
-        if content_length == b"chunked":
-            request = replace(request, headers=(*request.headers, *headers), body=sent_body, content_length=b"none")
-        else:
-            request = replace(
-                request, headers=(*request.headers, *headers), body=sent_body, content_length=content_length
-            )
+        chunk, last = b"%x\r\n%s\r\n" % (length, body), b"0\r\n\r\n"
+        chunks = (
+            (Ending.KEEPS, chunk + last),
+            (Ending.KEEPS, b"".join(b"1;x=y\r\n%c\r\n" % byte for byte in body) + last),
+            (Ending.STOPS, b"%x\r\n%s" % (length + 1, body)),
+            *((Ending.BREAKS, wrong + chunk + last) for wrong in (b"zz\r\n", b"-5\r\n", b"f" * 40 + b"\r\n", b"\r\n")),
+            (Ending.BREAKS, (chunk + last).replace(b"\r\n", b"\n")),
+            (Ending.BREAKS, chunk + b"0\r\n" + b"Trailer: x\r\n" * 50 + b"\r\n"),
+        )
+        match self._random.randrange(3):
+            case 0:
+                ending, content_length = self._random.choice(lengths)
+                request = replace(request, content_length=content_length)
+            case 1:
+                ending, body = self._random.choice(chunks)
+                request = _chunked(request, body)
+            case _:
+                ending = Ending.BREAKS
+                coding = self._random.choice((b"gzip, chunked", b"xchunked", b"chunked, identity", b"", b"chunked"))
+                both = self._random.choice((NO_LENGTH, b"%d" % length, b"0"))
+                request = replace(_chunked(request, chunk + last, coding), content_length=both)
         return self._sent("framing", request, ending)
 
     def _head(self) -> Sent:
@@ -509,30 +365,9 @@ class Damaging:
             case 1:
                 request = replace(request, target=self._random.choice(_TARGETS))
             case 2:
-                bomb = self._random.choice(
-                    (
-                        tuple((b"X-%d" % number, b"v" * 100) for number in range(500)),
-                        ((b"X-Long", b"v" * 60 * _KIB),),
-                        ((b"X", b"\x01"), (b"Y", b"\xff"), (b"Z", b"")),
-                        ((b"", b""),),
-                        ((b"Folded", b"a\r\n b"),),
-                        ((b"Space ", b"a"),),
-                        ((b"X-Request-Id", b"\xff" * 100), (b"X-Forwarded-For", b"'; --"), (b"Forwarded", b"for=\x7f")),
-                        (
-                            (b"Expect", b"100-continue"),
-                            (b"Upgrade", b"h2c"),
-                            (b"Connection", b"Upgrade, HTTP2-Settings"),
-                        ),
-                        ((b"Connection", b"close"), (b"Content-Encoding", b"gzip"), (b"Range", b"bytes=0-1")),
-                        ((b"traceparent", b"00-" + b"z" * 55), (b"tracestate", b"=" * 1000), (b"baggage", b"%" * 1000)),
-                    )
-                )
-                request = replace(request, headers=(*request.headers, *bomb))
+                request = replace(request, headers=(*request.headers, *self._random.choice(_BOMBS)))
             case 3:
-                start = self._random.choice(
-                    (b"GET / HTTP/0.9", b"PRI * HTTP/2.0", b"GET /api/x", b"\x16\x03\x01\x02", b"\r\n" * 50)
-                )
-                return Sent("head", "", start + b"\r\n\r\n" + request.body, Ending.BREAKS)
+                return Sent("head", "", self._random.choice(_STARTS) + b"\r\n\r\n" + request.body, Ending.BREAKS)
             case _:
                 raw = bytearray(self._sent("head", request).raw)
                 end = raw.find(b"\r\n\r\n")
@@ -543,22 +378,17 @@ class Damaging:
 
     def _large(self) -> Sent:
         """10 MB of a body: a form, JSON, parts, or chunks without end."""
-        size = 10 * _KIB * _KIB
-        form = b"custom=" + b"x" * size
+        form = b"custom=" + b"x" * _LARGE
         match self._random.randrange(4):
             case 0:
-                request = _post(UPDATE, b"application/x-www-form-urlencoded", form)
+                request = _post(UPDATE, _FORM, form)
             case 1:
-                request = _post(UPDATE, b"application/json", b'{"custom": "%s"}' % (b"x" * size))
+                request = _post(UPDATE, _JSON, b'{"custom": "%s"}' % (b"x" * _LARGE))
             case 2:
-                request = _post(
-                    UPDATE, b"multipart/form-data; boundary=" + _BOUNDARY, _multipart([("custom", b"x" * size)])
-                )
+                request = _post(UPDATE, _PARTS, _multipart([("custom", b"x" * _LARGE)]))
             case _:
-                chunks = (b"8000\r\n%s\r\n" % (b"x" * 0x8000)) * (size // 0x8000)
-                request = _post(UPDATE, b"application/x-www-form-urlencoded", chunks + b"0\r\n\r\n")
-                headers = (*request.headers, (b"Transfer-Encoding", b"chunked"))
-                request = replace(request, headers=headers, content_length=b"none")
+                chunks = (b"8000\r\n%s\r\n" % (b"x" * 0x8000)) * (_LARGE // 0x8000)
+                request = _chunked(_post(UPDATE, _JSON, b""), chunks + b"0\r\n\r\n")
         return self._sent("large", request, Ending.BREAKS)
 
     def _good(self, encodings: tuple[str, ...] = ("form", "query", "json", "multipart", "get")) -> Request:
@@ -587,23 +417,18 @@ class Damaging:
     def _encode_pairs(self, path: str, pairs: list[tuple[Any, Any]], encoding: str | None = None) -> Request:
         match encoding or self._random.choice(("form", "form", "query", "json", "multipart", "get")):
             case "form":
-                return _post(path, b"application/x-www-form-urlencoded", _form(pairs))
+                return _post(path, _FORM, _form(pairs))
             case "query":
                 return Request(b"POST", path.encode() + b"?" + _form(pairs))
             case "get":
                 return Request(b"GET", path.encode() + b"?" + _form(pairs))
             case "multipart":
-                return _post(path, b"multipart/form-data; boundary=" + _BOUNDARY, _multipart(pairs))
+                return _post(path, _PARTS, _multipart(pairs))
             case _:
-                values = {
-                    _as_text(name): _as_text(value) if isinstance(value, bytes) else value for name, value in pairs
-                }
-                if self._random.random() < 0.3:
-                    values = {
-                        name: int(v) if name == "device_id" and str(v) in {"4", "5"} else v
-                        for name, v in values.items()
-                    }
-                return _post(path, b"application/json", json.dumps(values).encode())
+                values: Values = {_as_text(name): _as_text(value) for name, value in pairs}
+                if values.get("device_id") in {"4", "5"}:
+                    values["device_id"] = int(values["device_id"])
+                return _post(path, _JSON, json.dumps(values).encode())
 
     def _inserted(self, text: bytes, inserted: bytes) -> bytes:
         at = self._random.randrange(len(text) + 1)
@@ -619,9 +444,14 @@ def written(request: Request, request_id: bytes) -> bytes:
     lines = [b"%s %s HTTP/1.1\r\nHost: fuzz\r\nX-Request-Id: %s\r\n" % (request.method, request.target, request_id)]
     lines += [b"%s: %s\r\n" % header for header in request.headers]
     length = b"%d" % len(request.body) if request.content_length is None else request.content_length
-    if length != b"none":
+    if length != NO_LENGTH:
         lines.append(b"Content-Length: %s\r\n" % length)
     return b"".join((*lines, b"\r\n", request.body))
+
+
+def _chunked(request: Request, chunks: bytes, coding: bytes = b"chunked") -> Request:
+    headers = (*request.headers, (b"Transfer-Encoding", coding))
+    return replace(request, headers=headers, body=chunks, content_length=NO_LENGTH)
 
 
 def _post(path: str, content_type: bytes, body: bytes) -> Request:

@@ -19,7 +19,6 @@ from urllib.parse import urlsplit
 import uvloop
 
 _TICK_SECONDS: Final = 0.002
-_LAST_SECONDS: Final = 5
 
 
 class _Connection(asyncio.Protocol):
@@ -47,11 +46,13 @@ class _Connection(asyncio.Protocol):
             status, self._buffer = head[9:12].decode(), b""
             self._flood.answered(self, status, time.perf_counter() - self._sent)
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._flood.lost(exc)
+    def connection_lost(self, _: Exception | None) -> None:
+        self._flood.lost()
 
 
 class _Flood:
+    """The requests that are to be sent, the connections that are free for them, and what became of the others."""
+
     def __init__(self, requests: list[bytes], *, is_open: bool) -> None:
         self.seconds: dict[str, list[float]] = defaultdict(list)
         self.free: list[_Connection] = []
@@ -71,16 +72,17 @@ class _Flood:
         else:
             self.send(connection)
 
-    def lost(self, _: Exception | None) -> None:
+    def lost(self) -> None:
         self.closed += not self._is_over
 
     def over(self) -> None:
         self._is_over = True
 
 
-async def _run(url: str, file: Path, connections: int, seconds: float, rate: float | None) -> dict[str, Any]:
+async def _run(
+    url: str, requests: list[bytes], connections: int, seconds: float, *, rate: float | None
+) -> dict[str, Any]:
     address = urlsplit(url)
-    requests = [json.loads(line).encode() for line in file.read_text().splitlines()]
     flood = _Flood(requests, is_open=rate is not None)
     loop = asyncio.get_running_loop()
     for _ in range(connections):
@@ -108,8 +110,9 @@ async def _run(url: str, file: Path, connections: int, seconds: float, rate: flo
 def main() -> None:
     """Run the flood of the command line, and print what came of it as JSON."""
     url, file, connections, seconds, *rate = sys.argv[1:]
-    found = uvloop.run(_run(url, Path(file), int(connections), float(seconds), float(rate[0]) if rate else None))
-    sys.stdout.write(json.dumps(found))
+    requests = [json.loads(line).encode() for line in Path(file).read_text().splitlines()]
+    running = _run(url, requests, int(connections), float(seconds), rate=float(rate[0]) if rate else None)
+    sys.stdout.write(json.dumps(uvloop.run(running)))
 
 
 if __name__ == "__main__":

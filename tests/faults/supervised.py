@@ -105,9 +105,7 @@ class Supervised:
 
 
 @asynccontextmanager
-async def supervised(
-    url: SecretStr, log: Path, *, workers: int = 1, **settings: str
-) -> AsyncIterator[Supervised]:
+async def supervised(url: SecretStr, log: Path, *, workers: int = 1, **settings: str) -> AsyncIterator[Supervised]:
     """The service on a database, with settings by their names in the environment; it answers already."""
     service = Supervised(log, {"CALLFLOW_DATABASE_URL": url.get_secret_value()} | settings, workers=workers)
     supervising = asyncio.create_task(service.supervise())

@@ -258,10 +258,8 @@ def _memory(service: Supervised) -> list[int]:
 
 
 async def _dump(database: asyncpg.Connection, *tables: str) -> str:
-    rows = [
-        await database.fetchval(f"SELECT string_agg(t::text, E'\\n' ORDER BY t::text) FROM {t} AS t") for t in tables
-    ]
-    return "\n".join(row or "" for row in rows)
+    statement = "SELECT string_agg(t::text, E'\\n' ORDER BY t::text) FROM {} AS t"
+    return "\n".join([await database.fetchval(statement.format(table)) or "" for table in tables])
 
 
 def test_every_request_is_answered_or_its_connection_closed(onslaught: Onslaught, figure: "Figure") -> None:

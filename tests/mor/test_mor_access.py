@@ -74,6 +74,9 @@ async def test_each_role_sees_and_changes_what_is_its_own(
         ring = 30 if OWNERS[device] == "user2" else 60
         assert answer(seen) == got(user=owner, device=DEVICES[device], ring=ring)
         assert answer(changed) == updated(user=owner, device=DEVICES[device], data=DEVICES[device])
+        seen = await demo_service.post(GET, data=get(device, u=username, key=key))
+        flow = ("Forward", DEVICES[device], "local", "1", "")
+        assert answer(seen) == got(user=owner, device=DEVICES[device], ring=ring, before_call=flow)
     else:
         assert answer(seen) == answer(changed) == refused("Device was not found")
 

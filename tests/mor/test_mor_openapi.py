@@ -46,6 +46,13 @@ def test_every_error_is_shown_as_its_page(document: dict[str, Any], call: str, m
     assert all(page(value) == refused(text) for text, value in shown.items())
 
 
+@pytest.mark.parametrize("call", [UPDATE, GET])
+@pytest.mark.parametrize("status", ["429", "503"])
+def test_what_asks_to_come_again_says_when(document: dict[str, Any], call: str, status: str) -> None:
+    described = document["paths"][call]["post"]["responses"][status]
+    assert described["headers"]["Retry-After"]["schema"] == {"type": "integer"}
+
+
 @pytest.mark.usefixtures("untouched")
 @pytest.mark.parametrize("call", [UPDATE, GET])
 @pytest.mark.parametrize("content_type", sorted(TYPES))

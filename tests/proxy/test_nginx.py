@@ -311,6 +311,23 @@ async def test_the_services_own_503_is_passed_on_as_it_is(start_proxy: StartProx
     assert line["upstream_status"] == "503"
 
 
+async def test_who_guesses_is_refused_through_the_proxy_and_nobody_else_is(
+    start_proxy: StartProxy, start_service: Any, demo_url: SecretStr
+) -> None:
+    service = await start_service(demo_url, guess_limit="1/day", trusted_proxies=(HERE,))
+    proxy = await start_proxy(address(service))
+    forged = {"X-Forwarded-For": "203.0.113.9"}
+    await proxy.http.post(UPDATE, data={"u": "admin"}, headers=forged)
+    answer = await proxy.http.post(SIGNED_GET)
+    assert (answer.status_code, answer.headers["content-type"], answer.content) == (
+        429,
+        "application/xml; charset=utf-8",
+        error_page(FAILED_TRANSPORT[429], "status"),
+    )
+    assert 1 <= int(answer.headers["retry-after"]) <= 24 * 60 * 60
+    assert (await service.post(SIGNED_GET)).text == (await service.post(SIGNED_GET, headers=forged)).text == GET_PAGE
+
+
 @pytest.mark.parametrize("password", ["switch-secret", "another"])
 async def test_a_switchs_question_and_its_answer_are_passed_on(
     proxy: Proxy, trusting_service: httpx.AsyncClient, password: str

@@ -1,0 +1,256 @@
+"""Connections, worker processes, and how the service ends; all of it on the real program."""
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import parse_headers
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import psutil
+import pytest
+from pydantic import SecretStr
+
+from callflow_service.requests import SECURITY_HEADERS
+from callflow_service.settings import Settings
+from callflow_service.workers import keep_workers
+from mor_requests import GET, UPDATE, get, got, refused
+from test_cli import PROGRAM, environment
+
+LONG = 60
+"""Seconds after which a test gives up; nothing here should take so long."""
+
+HERE = "127.0.0.1"
+READY = b"GET /health/ready HTTP/1.1\r\nHost: callflow.test\r\n\r\n"
+UNREADABLE = refused("Request cannot be read", 400)
+JSON = (400, "application/json", '{"detail":"Request cannot be read"}')
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A service that runs, where it listens, and its log."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    log: Path
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection((HERE, self.port), timeout=LONG)
+
+    def workers(self) -> list[psutil.Process]:
+        children = psutil.Process(self.process.pid).children()
+        return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+
+
+@contextmanager
+def served(url: SecretStr, log: Path, *arguments: str, **settings: str) -> Iterator[Served]:
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [*PROGRAM, "serve", "--port", "0", *arguments], env=environment(url, settings), stdout=out, stderr=out
+        )
+    try:
+        found = until(lambda: re.search(r"^Serving on \S+:(\d+),", log.read_text(), re.MULTILINE))
+        service = Served(process, int(found[1]), log)
+        until(lambda: is_listening(service))
+        yield service
+    finally:
+        process.kill()
+        process.wait(LONG)
+
+
+def until(found: Callable[[], Any]) -> Any:
+    """Wait for something that comes by itself, and get it."""
+    end = time.monotonic() + LONG
+    while not (what := found()):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    return what
+
+
+def is_listening(service: Served) -> bool:
+    try:
+        service.connect().close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+def read_answer(connection: socket.socket) -> tuple[int, dict[str, list[str]], str]:
+    """Status, headers and body of one answer."""
+    with connection.makefile("rb") as stream:
+        status = int(stream.readline().split()[1])
+        headers = parse_headers(stream)
+        body = stream.read(int(headers["content-length"]))
+    return status, {name.lower(): headers.get_all(name, []) for name in headers}, body.decode()
+
+
+def exchange(service: Served, *parts: bytes) -> bytes:
+    """All that is answered until the service closes the connection."""
+    with service.connect() as connection:
+        for part in parts:
+            connection.sendall(part)
+        answer = b""
+        while more := connection.recv(65536):
+            answer += more
+        return answer
+
+
+def request(path: str, form: dict[str, str], *headers: str) -> bytes:
+    body = urlencode(form)
+    lines = (f"POST {path} HTTP/1.1", "Host: callflow.test", *headers, f"Content-Length: {len(body)}", "", body)
+    return "\r\n".join(lines).encode()
+
+
+def parsed(raw: bytes) -> tuple[tuple[int, str, str], dict[str, list[str]]]:
+    """The one answer in it, and its headers."""
+    head, _, body = raw.partition(b"\r\n\r\n")
+    first, *lines = head.decode().split("\r\n")
+    headers: dict[str, list[str]] = {}
+    for line in lines:
+        name, _, value = line.partition(": ")
+        headers.setdefault(name.lower(), []).append(value)
+    return (int(first.split()[1]), headers["content-type"][0], body.decode()), headers
+
+
+@pytest.fixture(scope="module")
+def service(demo_url: SecretStr, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with served(demo_url, tmp_path_factory.mktemp("service") / "log") as running:
+        yield running
+
+
+@pytest.mark.parametrize(
+    ("raw", "page"),
+    {
+        "a space in the query": (f"POST {GET}?u=a b HTTP/1.1\r\n\r\n".encode(), UNREADABLE),
+        "a doubled slash": (b"POST //api//device_callflow_get HTTP/1.1\r\n: x\r\n\r\n", UNREADABLE),
+        "a broken chunk": (f"POST {UPDATE} HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n".encode(), UNREADABLE),
+        "an address without end": (f"GET {GET}?u=".encode() + b"a" * 65536, UNREADABLE),
+        "a header without end": (f"POST {GET} HTTP/1.1\r\nX: ".encode() + b"a" * 65536, UNREADABLE),
+        "headers without end": (f"POST {GET} HTTP/1.1\r\n".encode() + b"X: a\r\n" * 13108, UNREADABLE),
+        "another path": (b"POST /switch/asterisk?a b HTTP/1.1\r\n\r\n", JSON),
+        "a path that only looks like it": (b"POST /apix?a b HTTP/1.1\r\n\r\n", JSON),
+        "TLS": (b"\x16\x03\x01\x02\x00\x01", JSON),
+        "a proxy's request": (b"CONNECT callflow.test:80 HTTP/1.1\r\n\r\n", JSON),
+    }.values(),
+)
+def test_what_is_no_request_is_told_so_in_the_words_of_who_was_asked(
+    service: Served, raw: bytes, page: tuple[int, str, str]
+) -> None:
+    told, headers = parsed(exchange(service, raw))
+    assert told == page
+    assert headers["connection"] == ["close"]
+    expected = {name.decode(): [value.decode()] for name, value in SECURITY_HEADERS}
+    assert {name: headers.get(name) for name in expected} == expected
+
+
+def test_trailers_without_end_are_not_read(service: Served) -> None:
+    head = f"POST {GET} HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n".encode()
+    told, _ = parsed(exchange(service, head + b"X: a\r\n" * 13108))
+    assert told == UNREADABLE
+
+
+def test_nonsense_behind_a_request_does_not_cost_it_its_answer(service: Served) -> None:
+    told, headers = parsed(exchange(service, request(GET, get("100")) + b"nonsense\r\n\r\n"))
+    assert (told, headers["connection"]) == (got(device="SIP/101"), ["close"])
+
+
+def test_requests_sent_at_once_are_answered_in_turn(service: Served) -> None:
+    both = request(GET, get("100")) + request(GET, get("5"), "Connection: close")
+    raw = exchange(service, both)
+    assert [page in raw.decode() for page in (got(device="SIP/101")[2], got(device="IAX2/101")[2])] == [True, True]
+    assert raw.count(b"HTTP/1.1 200 OK") == 2
+
+
+def test_a_client_that_asks_for_http2_is_answered_without(service: Served) -> None:
+    asking = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAEAAEAAAAIAAAAA")
+    with service.connect() as connection:
+        for _ in range(2):
+            connection.sendall(request(GET, get("100"), *asking))
+            status, headers, body = read_answer(connection)
+            assert (status, headers["content-type"][0], body) == got(device="SIP/101")
+
+
+def test_a_body_that_comes_in_pieces_is_waited_for(service: Served) -> None:
+    raw = request(GET, get("100"), "Connection: close")
+    with service.connect() as connection:
+        for byte in raw:
+            connection.sendall(bytes([byte]))
+        status, headers, body = read_answer(connection)
+    assert (status, headers["content-type"][0], body) == got(device="SIP/101")
+
+
+def test_a_service_that_is_told_to_end_answers_on_and_says_so(demo_url: SecretStr, tmp_path: Path) -> None:
+    with served(demo_url, tmp_path / "log", CALLFLOW_DRAIN_SECONDS="2") as service, service.connect() as kept:
+        kept.sendall(READY)
+        assert (read_answer(kept)[0], read_answer_to(service, READY)[1].get("connection")) == (200, None)
+        service.process.terminate()
+        until(lambda: read_answer_to(service, READY)[0] == 503)
+        kept.sendall(request(GET, get("100")))
+        status, headers, body = read_answer(kept)
+        assert (status, headers["content-type"][0], body) == got(device="SIP/101")
+        assert (headers["connection"], kept.recv(1)) == (["close"], b"")
+        status, headers, body = read_answer_to(service, READY)
+        assert (status, headers["connection"]) == (503, ["close"])
+        assert body == '{"status":"unavailable","detail":"The service is ending."}'
+        until(lambda: not is_listening(service))
+        assert service.process.wait(LONG) == 0
+
+
+def test_a_request_in_work_is_finished_when_the_service_ends(demo_url: SecretStr, tmp_path: Path) -> None:
+    with served(demo_url, tmp_path / "log", CALLFLOW_DRAIN_SECONDS="1") as service, service.connect() as slow:
+        raw = request(GET, get("100"))
+        slow.sendall(raw[:-5])
+        service.process.terminate()
+        until(lambda: not is_listening(service))
+        slow.sendall(raw[-5:])
+        status, headers, body = read_answer(slow)
+        assert (status, headers["content-type"][0], body) == got(device="SIP/101")
+        assert service.process.wait(LONG) == 0
+
+
+@pytest.mark.parametrize("signals", [[signal.SIGTERM, signal.SIGTERM], [signal.SIGINT]])
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_who_cannot_wait_says_so_twice_or_interrupts(
+    demo_url: SecretStr, tmp_path: Path, signals: list[signal.Signals], workers: str
+) -> None:
+    with served(demo_url, tmp_path / "log", "--workers", workers, CALLFLOW_DRAIN_SECONDS="60") as service:
+        for number in signals:
+            service.process.send_signal(number)
+            # Two of the same that come at the same time are one.
+            time.sleep(0.3)
+        assert service.process.wait(30) == 0
+    assert "Traceback" not in service.log.read_text()
+
+
+def test_a_killed_worker_is_replaced_and_none_outlives_who_keeps_them(demo_url: SecretStr, tmp_path: Path) -> None:
+    with served(demo_url, tmp_path / "log", "--workers", "2") as service:
+        first = until(lambda: len(found := service.workers()) == 2 and found)
+        first[0].kill()
+        second = until(lambda: len(found := service.workers()) == 2 and found != first and found)
+        assert first[1] in second
+        assert read_answer_to(service, READY)[0] == 200
+        until(lambda: service.log.read_text().count("Application startup complete") == 3)
+        service.process.kill()
+        assert psutil.wait_procs(second, LONG)[1] == []
+
+
+def cannot_start(_: Settings, __: socket.socket) -> None:
+    sys.exit(3)
+
+
+def test_workers_that_cannot_start_are_not_started_again() -> None:
+    with socket.create_server((HERE, 0)) as listening:
+        assert keep_workers(2, cannot_start, Settings(), listening) == 3
+
+
+def read_answer_to(service: Served, raw: bytes) -> tuple[int, dict[str, list[str]], str]:
+    with service.connect() as connection:
+        connection.sendall(raw)
+        return read_answer(connection)
