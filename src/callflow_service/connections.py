@@ -74,9 +74,8 @@ class Connection(HttpToolsProtocol):
         self._unused += len(data)
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            # It has its answer without: Java's client asks for HTTP/2 this way, with every first request.
-            pass
+        except httptools.HttpParserUpgrade as upgrade:
+            self._go_on_without_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError:
             self._refuse(400, data)
         else:
@@ -135,6 +134,20 @@ class Connection(HttpToolsProtocol):
         else:
             super().shutdown()
 
+    def _go_on_without_upgrade(self, rest: bytes) -> None:
+        """Read on as if no other protocol had been asked for, and close after the answer.
+
+        Java's client asks for HTTP/2 with the first request of each connection. The parser takes the body of such a one
+        for the other protocol's.
+        """
+        self.cycle.keep_alive = False
+        framing = [header for header in self.headers if header[0] in {b"content-length", b"transfer-encoding"}]
+        if framing:
+            self.cycle.more_body = True
+            self.parser = httptools.HttpRequestParser(_Body(self))
+            head = b"".join(b"%s: %s\r\n" % header for header in framing)
+            self.data_received(b"POST / HTTP/1.1\r\n%s\r\n%s" % (head, rest))
+
     def _waits_for_body(self) -> bool:
         return self.cycle is not None and self.cycle.more_body and not self.cycle.response_started
 
@@ -174,3 +187,11 @@ class Connection(HttpToolsProtocol):
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self._close_in(_LINGER_SECONDS)
+
+
+class _Body:
+    """What a parser tells a connection that has its head already."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.on_body = connection.on_body
+        self.on_message_complete = connection.on_message_complete

@@ -8,6 +8,7 @@ from alembic import command
 from alembic.config import Config
 from pydantic import SecretStr
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -15,8 +16,12 @@ from callflow_service.connecting import Connector
 from callflow_service.revisions import MIGRATIONS
 from callflow_service.settings import driver_url
 
-# A migration that waits for a lock makes everyone behind it wait too; better it fails and is run again.
-_SESSION: Final = "SET lock_timeout = '5s'; SET statement_timeout = '10min'"
+# A migration that waits for a lock makes everyone behind it wait too, and every call with them: it waits a moment,
+# gives up what it has, and tries again.
+_SESSION: Final = "SET lock_timeout = '200ms'; SET statement_timeout = '10min'"
+_LOCK_NOT_AVAILABLE: Final = "55P03"
+_ATTEMPTS: Final = 30
+_REST_SECONDS: Final = 1.0
 _ONE_AT_A_TIME: Final = "SELECT pg_advisory_lock(7101300)"
 
 
@@ -38,12 +43,21 @@ async def with_connection(url: SecretStr, work: Callable[[Connection], None]) ->
     engine = create_async_engine(driver_url(url), poolclass=NullPool, connect_args=connecting)
     try:
         async with engine.connect() as connection:
+            await connection.exec_driver_sql(_ONE_AT_A_TIME)
             for statement in _SESSION.split("; "):
                 await connection.exec_driver_sql(statement)
-            await connection.exec_driver_sql(_ONE_AT_A_TIME)
             await connection.commit()
-            await connection.run_sync(work)
-            await connection.commit()
+            for attempt in range(_ATTEMPTS):
+                try:
+                    await connection.run_sync(work)
+                    await connection.commit()
+                except DBAPIError as error:
+                    if attempt == _ATTEMPTS - 1 or getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
+                        raise
+                    await connection.rollback()
+                    await asyncio.sleep(_REST_SECONDS)
+                else:
+                    return
     finally:
         await engine.dispose()
 

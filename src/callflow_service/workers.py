@@ -15,7 +15,8 @@ from callflow_service.settings import Settings
 
 # Not forked: a worker is to hold nothing of what this process has opened or begun.
 _SPAWNING: Final = multiprocessing.get_context("spawn")
-_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+# What each is told where this process is; not SIGINT, of which a worker that is just being started would tell at length.
+_PASSED_ON: Final = {signal.SIGTERM: signal.SIGTERM, signal.SIGINT: signal.SIGUSR1}
 
 _log = logging.getLogger(__name__)
 
@@ -38,11 +39,11 @@ def keep_workers(number: int, serve: Serve, settings: Settings, listening: socke
             ready = wait([signals, *(worker.sentinel for worker in workers)])
             received = signals.recv(64) if signals in ready else b""
             for told in received:
-                if told in _SIGNALS:
+                if told in _PASSED_ON:
                     is_ending = True
                     # It would keep the queue open that nobody takes from any more.
                     listening.close()
-                    _tell(workers, told)
+                    _tell(workers, _PASSED_ON[signal.Signals(told)])
             for worker in [worker for worker in workers if worker.sentinel in ready]:
                 worker.join()
                 workers.remove(worker)
@@ -63,7 +64,7 @@ def _received_signals() -> Iterator[socket.socket]:
     reading, writing = socket.socketpair()
     reading.settimeout(0)
     writing.settimeout(0)
-    handlers = {number: signal.signal(number, lambda *_: None) for number in _SIGNALS}
+    handlers = {number: signal.signal(number, lambda *_: None) for number in _PASSED_ON}
     before = signal.set_wakeup_fd(writing.fileno())
     try:
         yield reading
@@ -84,7 +85,9 @@ def _start(serve: Serve, settings: Settings, listening: socket.socket) -> SpawnP
 def _work(serve: Serve, settings: Settings, listening: socket.socket) -> None:
     # A terminal's Ctrl-C and its end are for the process that keeps this one, which passes them on.
     os.setpgid(0, 0)
-    serve(settings, listening)
+    with suppress(KeyboardInterrupt):
+        signal.signal(signal.SIGUSR1, lambda *_: signal.raise_signal(signal.SIGINT))
+        serve(settings, listening)
 
 
 def _tell(workers: list[SpawnProcess], what: int) -> None:

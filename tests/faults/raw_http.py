@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final
 
-HANG: Final = 15.0
+HANG: Final = 30.0
 """Seconds after which a request without an answer counts as hanging."""
 
 _PATIENCE: Final = 1.0

@@ -158,6 +158,9 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         "CALLFLOW_LOG_LEVEL": "debug",
         "CALLFLOW_ALLOW_GET": "true",
         "CALLFLOW_GUESS_LIMIT": "100000000/minute",
+        # Patient, so that a busy machine makes no 503 of what is to be decided.
+        "CALLFLOW_DATABASE_TIMEOUT_MS": "10000",
+        "CALLFLOW_SWITCH_TIMEOUT_MS": "10000",
     }
     # Of every hundred statements one is logged with its parameters, and each one that fails.
     logged = ("log_min_duration_sample=0", "log_statement_sample_rate=0.01", "log_parameter_max_length_on_error=-1")
