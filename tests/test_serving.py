@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import parse_headers
 from pathlib import Path
@@ -82,6 +82,14 @@ def is_listening(service: Served) -> bool:
     return True
 
 
+def is_hung_up_on(connection: socket.socket) -> bool:
+    try:
+        connection.sendall(b"more")
+    except (BrokenPipeError, ConnectionResetError):
+        return True
+    return False
+
+
 def read_answer(connection: socket.socket) -> tuple[int, dict[str, list[str]], str]:
     """Status, headers and body of one answer."""
     with connection.makefile("rb") as stream:
@@ -152,13 +160,26 @@ def test_what_is_no_request_is_told_so_in_the_words_of_who_was_asked(
 
 def test_trailers_without_end_are_not_read(service: Served) -> None:
     head = f"POST {GET} HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n".encode()
-    told, _ = parsed(exchange(service, head + b"X: a\r\n" * 30000))
+    told, _ = parsed(exchange(service, head + b"X: a\r\n" * 100_000))
     assert told == UNREADABLE
 
 
 def test_nonsense_behind_a_request_does_not_cost_it_its_answer(service: Served) -> None:
     told, headers = parsed(exchange(service, request(GET, get("100")) + b"nonsense\r\n\r\n"))
     assert (told, headers["connection"]) == (got(device="SIP/101"), ["close"])
+
+
+def test_a_broken_request_behind_another_is_not_answered_in_its_place(service: Served) -> None:
+    broken = f"POST {UPDATE} HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n".encode()
+    with suppress(ConnectionResetError):
+        assert exchange(service, request(GET, get("100")) + broken) == b""
+
+
+def test_who_stays_after_a_refusal_is_hung_up_on(service: Served) -> None:
+    with service.connect() as connection:
+        connection.sendall(b"nonsense\r\n\r\n")
+        assert read_answer(connection)[0] == 400
+        until(lambda: is_hung_up_on(connection))
 
 
 def test_requests_sent_at_once_are_answered_in_turn(service: Served) -> None:

@@ -18,7 +18,8 @@ PATIENCE_SECONDS: Final = 10
 and for an answer."""
 
 MAX_HEAD: Final = 64 * 1024
-"""The most bytes of a request that are read without anything coming of them: no whole head, nothing of a body."""
+"""The most bytes of a request that are read without anything coming of them, no whole head and nothing of a body; and
+what came at one time with their beginning."""
 
 _NEW_SECONDS: Final = 1.0
 _LINGER_SECONDS: Final = 1.0
@@ -116,7 +117,7 @@ class Connection(HttpToolsProtocol):
 
     def timeout_keep_alive_handler(self) -> None:
         """Close, and say why where a client may have an answer to come; whether it takes that is not waited for."""
-        if self._waits_for_body():
+        if self._waits_for_body() and not self._is_refused:
             self._refuse(408)
         else:
             self.transport.abort()
@@ -158,6 +159,10 @@ class Connection(HttpToolsProtocol):
     def _refuse(self, status: int, data: bytes = b"") -> None:
         """Answer what is no HTTP, or too much or too little of it, and close."""
         self._is_refused = True
+        if self.pipeline:
+            # Several requests at once, one of them broken: there is no telling any more what an answer would be to.
+            self.transport.abort()
+            return
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
             if cycle.response_started or not cycle.more_body:

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, TypeVar, cast
 
-from asyncpg import InterfaceError, PostgresError
+from asyncpg import InterfaceError, InternalClientError, PostgresError
 from pydantic import SecretStr
 from sqlalchemy import AdaptedConnection, QueuePool, event
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -31,6 +31,9 @@ _READ_ONLY: Final = "25006"
 # SQLSTATE classes that speak of the server and not of the statement: connection, login, database, resources, operator
 # intervention; then a replica that wants a query out of the way of what it replays, and one that was asked to write.
 _SERVER_TROUBLE: Final = ("08", "28", "3D", "53", "57", "58", "40001", _READ_ONLY)
+
+# What breaks a connection, or comes of a broken one: asyncpg has an error apart for one that failed while it was idle.
+_BROKEN: Final = (OSError, InterfaceError, InternalClientError)
 
 _REPLICA_REST_SECONDS: Final = 1.0
 
@@ -257,7 +260,7 @@ def _translated_errors() -> Iterator[None]:
         yield
     except (OSError, TimeoutError, PoolTimeoutError) as error:
         raise StorageUnavailable(type(error).__name__) from error
-    except (PostgresError, InterfaceError, DBAPIError) as error:
+    except (PostgresError, InterfaceError, InternalClientError, DBAPIError) as error:
         # SQLAlchemy wraps what happens while it connects; a statement's errors come as the driver has them.
         cause = error.orig if isinstance(error, DBAPIError) else error
         state = str(getattr(cause, "sqlstate", None) or "")
@@ -268,7 +271,7 @@ def _translated_errors() -> Iterator[None]:
 
 def _is_clean(session: AsyncSession, error: BaseException) -> bool:
     """Whether a session that an error came out of can serve the next request: no answer is outstanding on it."""
-    if not isinstance(error, Exception) or isinstance(error, (OSError, InterfaceError, SQLAlchemyError)):
+    if not isinstance(error, Exception) or isinstance(error, (*_BROKEN, SQLAlchemyError)):
         return False
     return getattr(error, "sqlstate", None) != _READ_ONLY and not driver_of(session).is_closed()
 

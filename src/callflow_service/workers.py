@@ -15,7 +15,7 @@ from callflow_service.settings import Settings
 
 # Not forked: a worker is to hold nothing of what this process has opened or begun.
 _SPAWNING: Final = multiprocessing.get_context("spawn")
-# What each is told where this process is; not SIGINT, of which a worker that is just being started would tell at length.
+# What the workers are told where this process is told; SIGINT itself would make one that has just begun write a trace.
 _PASSED_ON: Final = {signal.SIGTERM: signal.SIGTERM, signal.SIGINT: signal.SIGUSR1}
 
 _log = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ STATES: Final = ("before_call", "no_answer", "failed", "busy")
 
 _FIRST_DEVICE: Final = 10_001
 _PAUSE_SECONDS: Final = 0.03
-_RETRY_SECONDS: Final = 0.05
+_RETRY_SECONDS: Final = 0.2
 
 State = tuple[int, str]
 """A device's id and one of its states."""

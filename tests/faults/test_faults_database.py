@@ -30,7 +30,7 @@ CONNECTIONS = 40
 """How many PostgreSQL takes."""
 
 VOICEMAIL = "INSERT INTO callflow (device_id, state, priority, action) VALUES (100, 'before_call', 1, 'voicemail')"
-PAUSE_SECONDS = 0.1
+PAUSE_SECONDS = 0.2
 FAULT_SECONDS = 3
 
 MOR_LIMIT_SECONDS = 2

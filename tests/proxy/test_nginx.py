@@ -20,6 +20,7 @@ from pydantic import SecretStr
 
 from callflow_service.mor.face import FAILED_TRANSPORT
 from callflow_service.mor.pages import error_page
+from callflow_service.requests import SECURITY_HEADERS
 from clusters import free_port
 from nginx import HERE, run_nginx
 
@@ -328,6 +329,68 @@ async def test_who_guesses_is_refused_through_the_proxy_and_nobody_else_is(
     assert (await service.post(SIGNED_GET)).text == (await service.post(SIGNED_GET, headers=forged)).text == GET_PAGE
 
 
+HEADERS = {name.decode(): [value.decode()] for name, value in SECURITY_HEADERS}
+
+
+def security_headers(answer: httpx.Response) -> dict[str, list[str]]:
+    return {name: answer.headers.get_list(name) for name in HEADERS}
+
+
+@pytest.mark.parametrize("path", [UPDATE, "/billing/api/device_delete", "/switch/asterisk", "/health/ready"])
+async def test_the_services_headers_come_once(proxy: Proxy, path: str) -> None:
+    assert security_headers(await proxy.http.post(path)) == HEADERS
+
+
+@pytest.mark.parametrize("path", [UPDATE, SIGNED_GET, "/switch/asterisk", "/nowhere", "/metrics"])
+async def test_nginxs_own_pages_have_the_same_headers(lonely_proxy: Proxy, path: str) -> None:
+    answer = await lonely_proxy.http.post(path, headers={"X-Request-ID": "order-4712"})
+    assert security_headers(answer) == HEADERS
+    assert answer.headers.get_list("x-request-id") == ["order-4712"]
+
+
+async def raw_answer(proxy: Proxy, raw: bytes) -> tuple[str, str, str]:
+    """Status line, content type and body of what nginx answers to these bytes before it closes the connection."""
+    reader, writer = await asyncio.open_connection(HERE, proxy.http.base_url.port)
+    writer.write(raw)
+    head, _, body = (await reader.read()).decode().partition("\r\n\r\n")
+    writer.close()
+    found = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:])
+    assert {name: [found.get(name)] for name in HEADERS} == {
+        name: [value[0].lower()] for name, value in HEADERS.items()
+    }
+    return head.partition("\r\n")[0], found["content-type"], body
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [b"?u=" + b"a" * 40_000 + b" HTTP/1.1", b" HTTP/1.1\r\nX: " + b"a" * 40_000, b" HTTP/1.1\r\nContent-Length: x"],
+    ids=["address too long", "header too long", "no length"],
+)
+async def test_what_nginx_cannot_read_is_told_in_the_words_of_who_was_asked(proxy: Proxy, rest: bytes) -> None:
+    host = b"Host: callflow.test\r\n\r\n"
+    is_known = b"?u=" not in rest
+    page = error_page(FAILED_TRANSPORT[400], "status").decode()
+    for_mor = ("HTTP/1.1 400 Bad Request", "application/xml; charset=utf-8", page)
+    for_others = ("HTTP/1.1 400 Bad Request", "text/plain; charset=utf-8", "Request cannot be read\n")
+    assert await raw_answer(proxy, b"POST //billing/api/x" + rest + b"\r\n" + host) == (
+        for_mor if is_known else for_others
+    )
+    assert await raw_answer(proxy, b"POST /switch/asterisk" + rest + b"\r\n" + host) == for_others
+
+
+async def test_who_asks_too_often_is_told_so_in_xml(lonely_proxy: Proxy) -> None:
+    request = f"POST {SIGNED_GET} HTTP/1.1\r\nHost: callflow.test\r\nContent-Length: 0\r\n"
+    reader, writer = await asyncio.open_connection(HERE, lonely_proxy.http.base_url.port, local_addr=("127.0.0.3", 0))
+    # nginx takes a thousand over one connection.
+    writer.write(f"{request}\r\n".encode() * 999 + f"{request}Connection: close\r\n\r\n".encode())
+    answers = (await reader.read()).split(b"HTTP/1.1 ")[1:]
+    writer.close()
+    refused = [answer for answer in answers if answer.startswith(b"429 ")]
+    assert 500 <= len(answers) - len(refused) < 1000
+    page = error_page("Too many requests, try again later", "status")
+    assert {answer.endswith(b"\r\n\r\n" + page) and b"\r\nRetry-After: 1\r\n" in answer for answer in refused} == {True}
+
+
 @pytest.mark.parametrize("password", ["switch-secret", "another"])
 async def test_a_switchs_question_and_its_answer_are_passed_on(
     proxy: Proxy, trusting_service: httpx.AsyncClient, password: str
@@ -377,6 +440,18 @@ async def test_an_update_that_was_sent_is_not_sent_again(start_proxy: StartProxy
         answer = await proxy.http.request(method, UPDATE, params=signed(CHANGE))
     assert (answer.status_code, answer.content) == (503, error_page(FAILED_TRANSPORT[503], "status"))
     assert len(arrived) == 1
+
+
+@pytest.mark.parametrize("method", ["POST", "GET"])
+async def test_a_call_that_only_asks_is_put_to_the_next_instance(
+    start_proxy: StartProxy, trusting_service: httpx.AsyncClient, method: str
+) -> None:
+    arrived: list[bytes] = []
+    async with await hang_up_on_requests(arrived) as first:
+        proxy = await start_proxy(f"{HERE}:{first.sockets[0].getsockname()[1]}", address(trusting_service))
+        answers = [await proxy.http.request(method, SIGNED_GET) for _ in range(4)]
+    assert [answer.text for answer in answers] == [GET_PAGE] * 4
+    assert arrived != []
 
 
 async def test_an_update_goes_to_the_instance_that_is_there(

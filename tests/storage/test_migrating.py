@@ -23,7 +23,7 @@ async def test_a_migration_that_must_wait_for_a_lock_lets_the_calls_pass_and_com
     migrating = asyncio.create_task(asyncio.to_thread(migrate, url))
     waiting = "SELECT count(*) FROM pg_locks WHERE relation = 'account'::regclass AND NOT granted"
     async with asyncio.timeout(20):
-        while not await backup.fetchval(waiting):
+        while not await backup.fetchval(waiting):  # noqa: ASYNC110 - PostgreSQL tells nobody
             await asyncio.sleep(0.01)
     # Behind the migration, which waits behind the backup; more than a call has would be an error.
     await caller.execute("SET statement_timeout = '1500ms'")
