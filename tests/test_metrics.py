@@ -151,7 +151,7 @@ async def test_refusals_are_counted_by_their_kind(start_service: StartService, d
         await demo.database.execute("LOCK TABLE device")
         waiting = asyncio.create_task(service.post(GET, data=get(u="reseller", key="reseller-key")))
         await until(lambda: waits_for_a_lock(demo))
-        assert (await service.post(GET, data=get())).status_code == 503
+        assert (await service.post(GET, data=get(u="legacy", key="legacy-secret"))).status_code == 503
         assert await ask(service, device="4") == NONE
     await waiting
     samples = counted(await scraped(service))

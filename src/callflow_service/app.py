@@ -2,8 +2,9 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -24,7 +25,7 @@ from callflow_service.logs import configure_logging
 from callflow_service.metrics import MEDIA_TYPE, Metrics, watch
 from callflow_service.mor.face import PREFIXES, MorFace
 from callflow_service.passwords import Passwords
-from callflow_service.requests import EachRequest, Endpoint, FastLane, TolerantPath
+from callflow_service.requests import EachRequest, Endpoint, FastLane, Refusal, TolerantPath
 from callflow_service.service import CallFlows, Calls
 from callflow_service.settings import Settings, load_settings
 from callflow_service.switch import documentation
@@ -34,7 +35,7 @@ from callflow_service.switch_users import SwitchUsers
 if TYPE_CHECKING:
     from callflow_service.tracing import Tracing
 
-Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[Mapping[str, Any]]]
 
 _CALLS: Final = ("device_callflow_update", "device_callflow_get", *(f"switch.{switch.name}" for switch in SWITCHES))
 _DESCRIPTION: Final = """\
@@ -75,9 +76,25 @@ def create_app(settings: Settings) -> ASGIApp:
     )
 
     metrics = Metrics(_CALLS, has_replica=reading is not database) if settings.metrics_enabled else None
+    observe = metrics.observe if metrics else _observe_nothing
     tracing = _start_tracing() if settings.tracing_enabled else None
+    # What a switch is answered depends on its question, so its questions are refused where that is known.
+    addresses = tuple(f"{prefix}/".encode() for prefix in PREFIXES)
+    refusal = Refusal(
+        mor.unavailable(),
+        is_due=lambda address: database.is_full and address.startswith(addresses),
+        observe=observe,
+    )
 
-    app = _application(settings, _lifespan(database, reading, guesses, metrics, tracing), tracing)
+    closing = [guesses.close, reading.close, database.close]
+    if tracing:
+        closing.append(partial(asyncio.to_thread, tracing.stop))
+    lifespan = _lifespan(
+        state={"refusal": refusal},
+        beside=partial(watch, metrics, database, reading) if metrics else None,
+        closing=closing,
+    )
+    app = _application(settings, lifespan, tracing)
     faces = (mor.router(), switches.router())
     for face in faces:
         app.include_router(face)
@@ -97,10 +114,6 @@ def create_app(settings: Settings) -> ASGIApp:
             return await http_exception_handler(request, error)
         return mor.failed_transport(error.status_code, headers=dict(error.headers or {}))
 
-    def overloaded(path: str) -> Response | None:
-        # What a switch is answered depends on its question, so its questions are refused where that is known.
-        return mor.unavailable() if database.is_full and is_mor(path) else None
-
     def defect(path: str) -> Response:
         return mor.failed_transport(500) if is_mor(path) else JSONResponse({"detail": "Internal error"}, 500)
 
@@ -111,36 +124,33 @@ def create_app(settings: Settings) -> ASGIApp:
     # Around the application and not in it, where each request would first pass layers that have nothing to do for it.
     # What is traced goes through it all the same, for FastAPI makes the spans.
     served: ASGIApp = app if tracing else FastLane(app, endpoints=_endpoints(faces))
-    observe = metrics.observe if metrics else _observe_nothing
-    served = EachRequest(TolerantPath(served, prefixes=PREFIXES), refuse=overloaded, defect=defect, observe=observe)
+    served = EachRequest(TolerantPath(served, prefixes=PREFIXES), defect=defect, observe=observe)
     if settings.trusted_proxies:
         served = ProxyHeadersMiddleware(served, trusted_hosts=list(settings.trusted_proxies))  # type: ignore[arg-type,assignment]  # uvicorn and Starlette write the same types differently
     return served
 
 
 def _lifespan(
-    database: Database,
-    reading: Database | Reading,
-    guesses: Guesses,
-    metrics: Metrics | None,
-    tracing: "Tracing | None",
+    *,
+    state: Mapping[str, Any],
+    beside: Callable[[], Coroutine[None, None, None]] | None,
+    closing: Iterable[Callable[[], Awaitable[None]]],
 ) -> Lifespan:
+    """What happens around serving: `beside` runs meanwhile, `closing` is called in the end, connections see `state`."""
+
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
         # What is there by now stays, and requests leave next to nothing behind: the collector need not look so often.
         gc.collect()
         gc.freeze()
         gc.set_threshold(20_000, 20, 20)
-        watching = asyncio.create_task(watch(metrics, database, reading)) if metrics else None
-        yield
-        if watching:
-            watching.cancel()
-            await asyncio.wait((watching,))
-        await guesses.close()
-        await reading.close()
-        await database.close()
-        if tracing:
-            await asyncio.to_thread(tracing.stop)
+        running = asyncio.create_task(beside()) if beside else None
+        yield state
+        if running:
+            running.cancel()
+            await asyncio.wait((running,))
+        for close in closing:
+            await close()
 
     return lifespan
 

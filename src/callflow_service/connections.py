@@ -11,7 +11,7 @@ from uvicorn.server import ServerState
 
 from callflow_service.mor.face import FAILED_TRANSPORT, PREFIXES
 from callflow_service.mor.pages import MEDIA_TYPE, ErrorEnvelope, error_page
-from callflow_service.requests import SECURITY_HEADERS
+from callflow_service.requests import SECURITY_HEADERS, Refusal
 
 PATIENCE_SECONDS: Final = 10
 """How long a client may take, after it came or was answered last, for a head; after that, for the whole of a body;
@@ -58,6 +58,7 @@ class Connection(HttpToolsProtocol):
         self.url = b""
         self._unused = 0
         self._is_refused = False
+        self._is_turned_away = False
         self._untaken: asyncio.TimerHandle | None = None
         self._close_in(self.timeout_keep_alive)
 
@@ -89,6 +90,12 @@ class Connection(HttpToolsProtocol):
         """Start on a request: from here on its time is the application's."""
         self._unused = 0
         self._unset_keepalive_if_required()
+        refusal: Refusal | None = self.app_state.get("refusal")
+        is_next = self.cycle is None or self.cycle.response_complete
+        if refusal and is_next and refusal.is_due(self.url):
+            self._is_turned_away = True
+            self._close_in(self.timeout_keep_alive)
+            return
         super().on_headers_complete()
         if self.server_state.is_ending:
             self.cycle.keep_alive = False
@@ -96,10 +103,14 @@ class Connection(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """Hand on a part of the body."""
         self._unused = 0
-        super().on_body(body)
+        if not self._is_turned_away:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Stop the body's clock, if it had not come with the head."""
+        if self._is_turned_away:
+            self._turn_away()
+            return
         if not self.cycle.response_complete:
             self._unset_keepalive_if_required()
         super().on_message_complete()
@@ -135,12 +146,27 @@ class Connection(HttpToolsProtocol):
         else:
             super().shutdown()
 
+    def _turn_away(self) -> None:
+        """Answer a request that has come whole, for which nothing else was done."""
+        self._is_turned_away = False
+        refusal: Refusal = self.app_state["refusal"]
+        keep_alive = self.parser.should_keep_alive() and not self.server_state.is_ending
+        self.transport.write(refusal.written(self.headers, keep_alive=keep_alive))
+        if keep_alive:
+            self._close_in(self.timeout_keep_alive)
+        else:
+            self.transport.close()
+
     def _go_on_without_upgrade(self, rest: bytes) -> None:
         """Read on as if no other protocol had been asked for, and close after the answer.
 
         Java's client asks for HTTP/2 with the first request of each connection. The parser takes the body of such a one
         for the other protocol's.
         """
+        if self.cycle is None or self.cycle.response_complete:
+            # It has been turned away.
+            self.transport.close()
+            return
         self.cycle.keep_alive = False
         framing = [header for header in self.headers if header[0] in {b"content-length", b"transfer-encoding"}]
         if framing:

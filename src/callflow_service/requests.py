@@ -4,8 +4,9 @@ import logging
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import lru_cache
+from http import HTTPStatus
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
@@ -18,6 +19,8 @@ _SLASHES = re.compile(r"/{2,}")
 _IN_NO_PATH = re.compile(r"[^A-Za-z0-9._/-]")
 
 Endpoint = Callable[[Request], Awaitable[Response]]
+Observe = Callable[[Mapping[str, object], float], None]
+"""Told of each request that was answered: what its log line says, and the seconds it took."""
 
 SECURITY_HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
@@ -42,7 +45,6 @@ class EachRequest:
 
     Args:
         app: What answers the requests.
-        refuse: By the path, the answer to a request that is refused before anything is done for it; None where none is.
         defect: By the path, the answer where something broke.
         observe: Told of each request when it is answered: what the log line says, and the seconds it took.
     """
@@ -51,16 +53,12 @@ class EachRequest:
         self,
         app: ASGIApp,
         *,
-        refuse: Callable[[str], Response | None],
         defect: Callable[[str], Response],
-        observe: Callable[[Mapping[str, object], float], None],
+        observe: Observe,
     ) -> None:
         self._app = app
-        self._refuse = refuse
         self._defect = defect
         self._observe = observe
-        self._refused = 0
-        self._told_at = float("-inf")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one request on and see to it that it is answered and logged."""
@@ -69,7 +67,7 @@ class EachRequest:
             return
         started = time.perf_counter()
         path: str = scope["path"]
-        request_id = _request_id(scope)
+        request_id = _request_id(scope["headers"])
         fields: dict[str, object] = {"request_id": request_id, "method": scope["method"], "path": _logged_path(path)}
         scope["log"] = fields
         answered = False
@@ -83,13 +81,6 @@ class EachRequest:
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode()), *ours]
             await send(message)
 
-        refusal = self._refuse(path)
-        if refusal is not None:
-            fields["outcome"] = "overloaded"
-            await refusal(scope, receive, send_with_headers)
-            self._observe(fields, time.perf_counter() - started)
-            self._tell_refused()
-            return
         try:
             await self._app(scope, receive, send_with_headers)
         except ClientDisconnect:
@@ -109,15 +100,41 @@ class EachRequest:
             record.__dict__["fields"] = fields
             _requests.handle(record)
 
-    def _tell_refused(self) -> None:
-        """Log now and then how many were refused: a line for each would cost what refusing is to save."""
+
+class Refusal:
+    """What clients are answered, at once and in place of all else, while too much is in work.
+
+    A refusal must cost next to nothing, or refusing takes the processor from what was accepted. So it is written to the
+    connection as it stands here, and one line now and then tells how many there were.
+
+    Args:
+        page: The answer.
+        is_due: By a request's address as it came, whether it is refused.
+        observe: Told of each request that was refused.
+    """
+
+    def __init__(self, page: Response, *, is_due: Callable[[bytes], bool], observe: Observe) -> None:
+        self.is_due = is_due
+        self._observe = observe
+        phrase = HTTPStatus(page.status_code).phrase.encode()
+        lines = [b"HTTP/1.1 %d %s" % (page.status_code, phrase)]
+        lines += [b"%s: %s" % header for header in (*page.raw_headers, *SECURITY_HEADERS)]
+        self._head = b"\r\n".join([*lines, b"x-request-id: "])
+        self._body = bytes(page.body)
+        self._fields: Final = {"status": page.status_code, "outcome": "overloaded"}
+        self._refused = 0
+        self._told_at = float("-inf")
+
+    def written(self, headers: Iterable[tuple[bytes, bytes]], *, keep_alive: bool) -> bytes:
+        """The whole answer to a request with these headers, as it goes over the wire."""
+        self._observe(self._fields, 0.0)
         self._refused += 1
         if time.monotonic() - self._told_at >= _TELL_SECONDS:
-            logging.getLogger(__name__).warning(
-                "Overloaded; requests refused since this was last said: %d", self._refused
-            )
-            self._refused = 0
             self._told_at = time.monotonic()
+            logging.getLogger(__name__).warning("overloaded", extra={"fields": {"refused": self._refused}})
+            self._refused = 0
+        connection = b"" if keep_alive else b"connection: close\r\n"
+        return b"%s%s\r\n%s\r\n%s" % (self._head, _request_id(headers).encode(), connection, self._body)
 
 
 class TolerantPath:
@@ -178,8 +195,8 @@ def _logged_path(path: str) -> str:
     return _IN_NO_PATH.split(path, maxsplit=1)[0]
 
 
-def _request_id(scope: Scope) -> str:
-    for name, value in scope["headers"]:
+def _request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    for name, value in headers:
         if name == b"x-request-id":
             text = value.decode("latin-1")
             if _REQUEST_ID.fullmatch(text):

@@ -62,7 +62,7 @@ class Settings(BaseSettings):
         description="Longest wait for the database, after which a call is answered with 503; milliseconds",
     )
     max_in_flight: int = Field(
-        200, ge=1, le=100_000, description="Most calls that a worker has in work; one more is answered with 503 at once"
+        128, ge=1, le=100_000, description="Most calls that a worker has in work; one more is answered with 503 at once"
     )
     drain_seconds: int = Field(
         2, ge=0, le=60, description="How long a service that is told to end takes new requests still; seconds"

@@ -52,7 +52,8 @@ _CALLERS: Final = (
     Caller("legacy", api_key("legacy"), ("400",), ()),
     # Each wrong password costs the service a slow hash: those who have one come seldom, and with the right one.
     Caller("boss", api_key("boss"), _USER1, password=account_password("boss")),
-    Caller("open", api_key("open"), ("410",), (), password=account_password("open")),
+    # Unsigned, so what is damaged may well be stored: it holds no key that could land in a text.
+    Caller("open", "", ("410",), (), password=account_password("open")),
 )
 _CALLER_WEIGHTS: Final = (40, 20, 20, 10, 5, 3, 2)
 _STATES: Final = ("before_call", "no_answer", "failed", "busy")
@@ -406,11 +407,12 @@ class Damaging:
         names = ORDER if path == UPDATE else ("device_id",)
         signed = "".join(_as_text(values.get(name, "")) for name in names)
         digest = sha1((signed + caller.key).encode("utf-8", "surrogatepass"), usedforsecurity=False).hexdigest()
-        self.hashes.add(digest.encode())
+        if caller.key:
+            self.hashes.add(digest.encode())
         sent = {"u": caller.username, **values, "hash": digest}
         if caller.password or self._random.random() < 0.5:
             sent["p"] = caller.password or SENT_PASSWORD
-        if self._random.random() < 0.5:
+        if caller.key and self._random.random() < 0.5:
             sent["API_Secret_Key"] = caller.key
         return list((sent | others).items())
 

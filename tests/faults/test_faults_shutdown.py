@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.faults
 
 CLIENTS = 12
-KILLS = 4
+KILLS = 3
 
 
 @pytest_asyncio.fixture(scope="module")
