@@ -5,8 +5,8 @@ import asyncio
 from alembic import context
 from sqlalchemy import Connection
 
-from callflow_service.embedded import settings_with_database
-from callflow_service.migrating import with_connection
+from callflow_service.storage.embedded import settings_with_database
+from callflow_service.storage.migrating import with_connection
 from callflow_service.tables import metadata
 
 

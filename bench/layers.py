@@ -13,7 +13,7 @@ import loads
 from programs import Program
 
 LAYERS: Final = (
-    ("log line: logging, JSON", r"logging/__init__|JsonLines"),
+    ("log line: logging, JSON", r"logging/__init__|JsonLines|watching/logs"),
     ("SQLAlchemy: session", r"sqlalchemy/orm/|sqlalchemy/ext/asyncio/session|sqlmodel/"),
     ("SQLAlchemy: pool and connection", r"sqlalchemy/pool/|sqlalchemy/engine/base|sqlalchemy/ext/asyncio/engine"),
     ("SQLAlchemy: asyncpg dialect, greenlet", r"sqlalchemy/dialects/|sqlalchemy/connectors/|sqlalchemy/util/"),
@@ -24,17 +24,20 @@ LAYERS: Final = (
     ("parameters", r"callflow_service/mor/parameters|python_multipart"),
     ("signature, rights, decision", r"callflow_service/domain/(signature|access|changing|errors|callflow)"),
     ("router", r"callflow_service/domain/(routing|diversion|path|callerid|dialing)"),
-    ("switch user", r"callflow_service/switch_(users|passwords)"),
+    ("switch user", r"callflow_service/(switch/users|credentials/switch_passwords)"),
+    ("guesses", r"callflow_service/credentials/guesses|limits/|cachetools/"),
+    ("API keys", r"callflow_service/credentials/api_keys|cryptography/"),
+    ("metrics", r"callflow_service/watching/metrics|prometheus_client/"),
     ("switch answer", r"callflow_service/switch/(answers|questions|kamailio|flat|freeswitch)"),
     ("face", r"callflow_service/(mor|switch)/face"),
     ("repositories", r"callflow_service/repositories/"),
-    ("service, database session", r"callflow_service/(service|database)"),
+    ("service, database session", r"callflow_service/(service|storage/)"),
     ("request id, path", r"callflow_service/requests"),
     ("the program itself", r"\((ceiling|usual)\.py|bench/(ceiling|usual)\.py"),
     ("FastAPI", r"fastapi/"),
     ("Starlette: routing, middleware", r"starlette/(routing|middleware|applications|_exception)"),
     ("Starlette: request, response", r"starlette/"),
-    ("uvicorn, httptools", r"uvicorn/"),
+    ("uvicorn, httptools", r"uvicorn/|callflow_service/serving/"),
     ("event loop, sockets (uvloop)", r"asyncio/(runners|base_events|events)|uvloop"),
 )
 """The layers and the files they are in. A sample counts for the innermost of its frames that is in one."""

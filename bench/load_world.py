@@ -13,8 +13,8 @@ import time
 from typing import Final
 
 import world
-from callflow_service.embedded import start_embedded
-from callflow_service.migrating import migrate
+from callflow_service.storage.embedded import start_embedded
+from callflow_service.storage.migrating import migrate
 
 _HEAD: Final = "accounts:\n  - {id: 1, username: admin, role: admin, api_key: benchmark-admin-secret}\ndevices:\n"
 _DEVICE: Final = "  - {{id: {0}, technology: SIP, name: '{0}', owner: admin, ring_seconds: 30}}\n"

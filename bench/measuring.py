@@ -17,7 +17,7 @@ from programs import Program
 from pydantic import SecretStr
 
 import world
-from callflow_service.migrating import migrate
+from callflow_service.storage.migrating import migrate
 
 RESULTS: Final = (
     *("update_vs_ceiling", "update_vs_usual", "lookup_vs_ceiling", "p99_vs_ceiling", "million_vs_ten_thousand"),

@@ -25,7 +25,7 @@ from measuring import Bench, Effort, asking, say, sending
 from pydantic import SecretStr
 
 import world
-from callflow_service.embedded import start_embedded
+from callflow_service.storage.embedded import start_embedded
 
 _DEVICES: Final = 100_000
 _QUICK_DEVICES: Final = 20_000

@@ -9,8 +9,8 @@ from typing import Final
 import asyncpg
 from pydantic import SecretStr
 
+from callflow_service.credentials.switch_passwords import hash_switch_password
 from callflow_service.settings import driver_url
-from callflow_service.switch_passwords import hash_switch_password
 
 ADMIN_KEY: Final = "benchmark-admin-secret"
 """The API secret key that every update is signed with."""

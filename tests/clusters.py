@@ -16,7 +16,7 @@ import asyncpg
 import psutil
 from pydantic import SecretStr
 
-from callflow_service.migrating import migrate
+from callflow_service.storage.migrating import migrate
 from callflow_service.world.loading import DEMO_FILE, load_world
 from encryption import KEYS
 

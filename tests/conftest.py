@@ -19,9 +19,9 @@ import uvicorn
 from pydantic import SecretStr
 
 from callflow_service.app import create_app
-from callflow_service.embedded import start_embedded
-from callflow_service.migrating import migrate
 from callflow_service.settings import Settings, driver_url
+from callflow_service.storage.embedded import start_embedded
+from callflow_service.storage.migrating import migrate
 from callflow_service.world.loading import DEMO_FILE, load_world
 from encryption import KEY, KEYS
 from postgresql import asyncpg_url, execute

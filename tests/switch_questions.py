@@ -12,8 +12,8 @@ import asyncpg
 import httpx
 from pydantic import SecretStr
 
+from callflow_service.credentials.switch_passwords import hash_switch_password
 from callflow_service.settings import driver_url
-from callflow_service.switch_passwords import hash_switch_password
 
 NAMES = (
     "action",

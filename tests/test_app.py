@@ -10,7 +10,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from callflow_service.logs import JsonLines
+from callflow_service.watching.logs import JsonLines
 from mor_requests import GET, UPDATE, StartService, answer, refused, update
 from own_demo import open_own_demo
 

@@ -14,9 +14,9 @@ import pytest_asyncio
 from argon2 import PasswordHasher
 from pydantic import SecretStr
 
+from callflow_service.credentials.guesses import Guessed, Guesses, guesser
+from callflow_service.credentials.passwords import Passwords
 from callflow_service.domain.errors import Overloaded, TooManyGuesses
-from callflow_service.guesses import Guessed, Guesses, guesser
-from callflow_service.passwords import Passwords
 from mor_requests import ERRORS, GET, GET_ERRORS, UPDATE, StartService, answer, get, got, refused, update, updated
 from switch_questions import ALICE, FACES, FLAT_FACES, NONE, NOT_FOUND, SWITCH, flat
 

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
 from callflow_service import __version__
-from callflow_service.metrics import Metrics
+from callflow_service.watching.metrics import Metrics
 from clusters import free_port, until
 from encryption import KEY
 from mor_requests import GET, UPDATE, StartService, answer, get, refused, update

@@ -1,7 +1,7 @@
 from alembic.script import ScriptDirectory
 
-from callflow_service.migrating import alembic_config
-from callflow_service.revisions import known_revisions
+from callflow_service.storage.migrating import alembic_config
+from callflow_service.storage.revisions import known_revisions
 
 
 def test_the_known_revisions_are_those_of_alembic_in_its_order() -> None:

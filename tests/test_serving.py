@@ -19,8 +19,8 @@ import pytest
 from pydantic import SecretStr
 
 from callflow_service.requests import SECURITY_HEADERS
+from callflow_service.serving.workers import keep_workers
 from callflow_service.settings import Settings
-from callflow_service.workers import keep_workers
 from mor_requests import GET, UPDATE, get, got, refused
 from test_cli import PROGRAM, environment
 

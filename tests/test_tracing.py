@@ -175,8 +175,8 @@ async def test_a_defect_leaves_its_type_in_the_trace_and_gets_the_usual_page(
 def test_tracing_without_its_packages_is_refused_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CALLFLOW_TRACING_ENABLED", "true")
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
-    monkeypatch.delitem(sys.modules, "callflow_service.tracing", raising=False)
-    monkeypatch.delattr("callflow_service.tracing", raising=False)
+    monkeypatch.delitem(sys.modules, "callflow_service.watching.tracing", raising=False)
+    monkeypatch.delattr("callflow_service.watching.tracing", raising=False)
     with pytest.raises(SettingsError) as error:
         load_settings()
     sentence = "The setting CALLFLOW_TRACING_ENABLED is wrong: tracing needs the packages of callflow-service[tracing]."

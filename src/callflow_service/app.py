@@ -17,23 +17,23 @@ from starlette.types import ASGIApp
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from callflow_service import __version__
-from callflow_service.api_keys import Keyring
-from callflow_service.database import Database, Reading, schema_problem
+from callflow_service.credentials.api_keys import Keyring
+from callflow_service.credentials.guesses import Guesses
+from callflow_service.credentials.passwords import Passwords
 from callflow_service.domain.errors import StorageUnavailable
-from callflow_service.guesses import Guesses
-from callflow_service.logs import configure_logging
-from callflow_service.metrics import MEDIA_TYPE, Metrics, watch
 from callflow_service.mor.face import PREFIXES, MorFace
-from callflow_service.passwords import Passwords
 from callflow_service.requests import EachRequest, Endpoint, FastLane, Refusal, TolerantPath
 from callflow_service.service import CallFlows, Calls
 from callflow_service.settings import Settings, load_settings
+from callflow_service.storage.database import Database, Reading, schema_problem
 from callflow_service.switch import documentation
 from callflow_service.switch.face import SWITCHES, SwitchFace
-from callflow_service.switch_users import SwitchUsers
+from callflow_service.switch.users import SwitchUsers
+from callflow_service.watching.logs import configure_logging
+from callflow_service.watching.metrics import MEDIA_TYPE, Metrics, watch
 
 if TYPE_CHECKING:
-    from callflow_service.tracing import Tracing
+    from callflow_service.watching.tracing import Tracing
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[Mapping[str, Any]]]
 
@@ -181,7 +181,7 @@ def _application(
         },
     )
     if tracing:
-        from callflow_service.tracing import TraceAndLog  # noqa: PLC0415 - see _start_tracing
+        from callflow_service.watching.tracing import TraceAndLog  # noqa: PLC0415 - see _start_tracing
 
         app.add_middleware(TraceAndLog)
     return app
@@ -189,7 +189,7 @@ def _application(
 
 def _start_tracing() -> "Tracing":
     # It needs the packages of the extra `tracing`, which those who do not trace need not have.
-    from callflow_service.tracing import Tracing  # noqa: PLC0415
+    from callflow_service.watching.tracing import Tracing  # noqa: PLC0415
 
     return Tracing()
 

@@ -14,16 +14,16 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from sqlalchemy.exc import DBAPIError
 
-from callflow_service.api_keys import Keyring
-from callflow_service.api_keys import new_key as fresh_key
-from callflow_service.database import Database, schema_problem
+from callflow_service.credentials.api_keys import Keyring
+from callflow_service.credentials.api_keys import new_key as fresh_key
 from callflow_service.domain.errors import StorageUnavailable
 from callflow_service.domain.signature import GET_ORDER, UPDATE_ORDER, digests, strict_strings
-from callflow_service.embedded import EmbeddedUnavailable, settings_with_database
 from callflow_service.mor.parameters import ALIASES
-from callflow_service.revisions import known_revisions
+from callflow_service.repositories.stored_api_keys import RotationRefused, rotate_keys, unreadable_keys_problem
 from callflow_service.settings import Settings, SettingsError
-from callflow_service.stored_api_keys import RotationRefused, rotate_keys, unreadable_keys_problem
+from callflow_service.storage.database import Database, schema_problem
+from callflow_service.storage.embedded import EmbeddedUnavailable, settings_with_database
+from callflow_service.storage.revisions import known_revisions
 from callflow_service.world.errors import WorldError
 from callflow_service.world.loading import DEMO_FILE, LoadReport, is_empty, load_world
 
@@ -64,7 +64,7 @@ def serve(
     ] = False,
 ) -> None:
     """Serve the calls."""
-    from callflow_service import serving  # noqa: PLC0415 - the web, which the other commands need not wait for
+    from callflow_service.serving import server  # noqa: PLC0415 - the web, which the other commands need not wait for
 
     settings = settings_with_database()
     host, port = host or settings.host, settings.port if port is None else port
@@ -77,13 +77,13 @@ def serve(
     if demo:
         call, values, key = _DEMO_CALL
         _out.print(f"Try: {_curl(address, call, values, _hash(call, values, key))}")
-    serving.serve(settings, port_taken, workers=workers or settings.workers)
+    server.serve(settings, port_taken, workers=workers or settings.workers)
 
 
 @app.command()
 def migrate(revision: Annotated[str, typer.Argument(help="Revision to upgrade to.")] = "head") -> None:
     """Bring the database to this release's schema."""
-    from callflow_service import migrating  # noqa: PLC0415 - Alembic, which serving need not wait for
+    from callflow_service.storage import migrating  # noqa: PLC0415 - Alembic, which serving need not wait for
 
     settings = settings_with_database()
     migrating.migrate(settings.database_url, revision)
@@ -171,7 +171,7 @@ def _take_port(host: str, port: int) -> socket.socket:
 
 
 def _prepare_demo(settings: Settings) -> None:
-    from callflow_service import migrating  # noqa: PLC0415 - Alembic, which serving need not wait for
+    from callflow_service.storage import migrating  # noqa: PLC0415 - Alembic, which serving need not wait for
 
     migrating.migrate(settings.database_url)
     if asyncio.run(is_empty(settings.database_url)):

@@ -9,8 +9,9 @@ from typing import TypeVar
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from callflow_service.api_keys import Keyring
-from callflow_service.database import Database, Reading
+from callflow_service.credentials.api_keys import Keyring
+from callflow_service.credentials.guesses import Guessed, Guesses, guesser
+from callflow_service.credentials.passwords import Passwords
 from callflow_service.domain import access, changing
 from callflow_service.domain.access import Account, Claim, OwnedDevice, PasswordCheck
 from callflow_service.domain.callerid import Caller
@@ -21,12 +22,11 @@ from callflow_service.domain.errors import LoginFailed, SignatureMismatch
 from callflow_service.domain.path import Path, new_flow_id
 from callflow_service.domain.routing import Decision, Facts, FactsMissing, Question, Rules, route
 from callflow_service.domain.signature import HashPolicy
-from callflow_service.guesses import Guessed, Guesses, guesser
-from callflow_service.passwords import Passwords
 from callflow_service.repositories import callflows, lookups
 from callflow_service.repositories.callflows import Face, Origin
 from callflow_service.repositories.lookups import SwitchUser
-from callflow_service.repositories.statements import Driver
+from callflow_service.storage.database import Database, Reading
+from callflow_service.storage.statements import Driver
 
 _log = logging.getLogger(__name__)
 

@@ -145,7 +145,7 @@ class Settings(BaseSettings):
     def _can_trace(cls, value: bool) -> bool:  # noqa: FBT001 - a validator gets the value
         if value:
             try:
-                from callflow_service import tracing as _tracing  # noqa: F401, PLC0415 - imported for tracing only
+                from callflow_service.watching import tracing as _tracing  # noqa: F401, PLC0415 - imported for tracing only
             except ImportError:
                 raise ValueError("tracing needs the packages of callflow-service[tracing]") from None
         return value

@@ -176,18 +176,18 @@ class Damaging:
         self._random = random
         self._made = 0
         kinds: dict[Callable[[], Sent], int] = {
-            self._unharmed: 12,
-            self._values: 28,
-            self._names: 7,
-            self._percent: 7,
+            self._unharmed: 5,
+            self._values: 25,
+            self._names: 8,
+            self._percent: 9,
             self._flips: 12,
-            self._cut: 4,
-            self._spliced: 5,
-            self._json: 7,
-            self._multipart: 6,
-            self._type: 3,
+            self._cut: 6,
+            self._spliced: 7,
+            self._json: 9,
+            self._multipart: 9,
+            self._type: 4,
             self._framing: 3,
-            self._head: 5,
+            self._head: 3,
         }
         self._kinds = tuple(kinds)
         self._weights = tuple(kinds.values())

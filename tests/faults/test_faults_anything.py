@@ -40,7 +40,7 @@ pytestmark = pytest.mark.faults
 SEED: Final = int(os.environ.get("CALLFLOW_TEST_SEED", "5"))
 CLASSIC: Final = int(os.environ.get("CALLFLOW_TEST_CLASSIC", "100000"))
 QUESTIONS: Final = CLASSIC // 10
-LARGE: Final = 40
+LARGE: Final = 24
 LIMITED: Final = 2000
 WORKERS: Final = 2
 
@@ -55,9 +55,9 @@ State = tuple[int, str]
 
 @dataclass(slots=True)
 class Seen:
-    """What was wrong with answers, and which requests were answered with success."""
+    """What was wrong with answers, and the ids of the requests that were answered with success."""
 
-    succeeded: set[str] = field(default_factory=set)
+    succeeded: Counter[str] = field(default_factory=Counter)
     server_errors: list[bytes] = field(default_factory=list)
     malformed: list[bytes] = field(default_factory=list)
     telling: list[bytes] = field(default_factory=list)
@@ -70,7 +70,7 @@ class Seen:
             self.telling.append(_shown(sent, answer))
         if _SUCCESS in answer.body:
             found = _REQUEST_ID.search(answer.head)
-            self.succeeded.add(found[1].decode() if found else "")
+            self.succeeded[found[1].decode() if found else ""] += 1
         face = sent.face or ("mor" if b"\r\ncontent-type: application/xml" in answer.head.lower() else "")
         if face and (face, answer.body) not in self._well_formed and not sent.raw.startswith(b"HEAD "):
             if not _is_well_formed(face, answer):
@@ -292,8 +292,8 @@ def test_every_answer_is_what_its_face_promises_to_write(onslaught: Onslaught) -
 
 def test_nothing_changes_but_by_success(onslaught: Onslaught, figure: "Figure") -> None:
     figure("updates that succeeded", len(onslaught.history))
-    changed_by = Counter(request_id for request_id, _, _ in onslaught.history)
-    assert changed_by == Counter(dict.fromkeys(onslaught.seen.succeeded, 1))
+    # Counted, for a bit turned over in one request's id may make another one's of it.
+    assert Counter(request_id for request_id, _, _ in onslaught.history) == onslaught.seen.succeeded
     assert onslaught.flows == {state: after for _, state, after in onslaught.history}
     assert onslaught.world[0] == onslaught.world[1]
 

@@ -9,8 +9,8 @@ import pytest
 import pytest_asyncio
 from pydantic import SecretStr
 
-from callflow_service.guesses import Guesses
-from callflow_service.passwords import Passwords, hash_password, is_password
+from callflow_service.credentials.guesses import Guesses
+from callflow_service.credentials.passwords import Passwords, hash_password, is_password
 from mor_requests import (
     ADMIN_KEY,
     ERRORS,

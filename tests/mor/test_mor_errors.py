@@ -8,9 +8,9 @@ import pytest
 import pytest_asyncio
 from pydantic import SecretStr
 
+from callflow_service.credentials.passwords import hash_password
 from callflow_service.domain.errors import CallFlowError
 from callflow_service.mor.face import ERROR_TEXTS, GET_ERROR_TEXTS
-from callflow_service.passwords import hash_password
 from mor_requests import (
     ADMIN_KEY,
     ERRORS,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import asyncpg
 from pydantic import SecretStr
 
-from callflow_service.migrating import migrate
+from callflow_service.storage.migrating import migrate
 from postgresql import asyncpg_url
 
 

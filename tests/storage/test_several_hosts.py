@@ -7,7 +7,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from callflow_service.connecting import connect
+from callflow_service.storage.connecting import connect
 from clusters import LONG, Cluster, catch_up, fetch_value, free_port, running_cluster, running_standby
 from mor_requests import GET, UPDATE, StartService, answer, get, got, refused, update, updated
 

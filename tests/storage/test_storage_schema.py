@@ -12,9 +12,9 @@ from alembic.migration import MigrationContext
 from pydantic import SecretStr
 from sqlalchemy import Connection, inspect
 
-from callflow_service.connecting import connected
-from callflow_service.migrating import alembic_config, migrate, with_connection
-from callflow_service.stored_api_keys import Rotation, rotate_keys
+from callflow_service.repositories.stored_api_keys import Rotation, rotate_keys
+from callflow_service.storage.connecting import connected
+from callflow_service.storage.migrating import alembic_config, migrate, with_connection
 from callflow_service.tables import metadata
 from encryption import KEYS
 from mor_requests import GET, StartService, answer, get, got

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from callflow_service.switch_passwords import hash_switch_password, is_switch_password
+from callflow_service.credentials.switch_passwords import hash_switch_password, is_switch_password
 
 
 def test_a_hash_is_the_scheme_the_salt_and_the_digest() -> None:

@@ -11,11 +11,11 @@ import asyncpg
 import pytest
 from pydantic import SecretStr
 
-from callflow_service.api_keys import Keyring, new_key
+from callflow_service.credentials.api_keys import Keyring, new_key
+from callflow_service.credentials.passwords import is_password
+from callflow_service.credentials.switch_passwords import is_switch_password
 from callflow_service.domain.errors import StorageUnavailable
-from callflow_service.passwords import is_password
 from callflow_service.settings import driver_url
-from callflow_service.switch_passwords import is_switch_password
 from callflow_service.world.applying import MAX_DIFFERENCES, Counts
 from callflow_service.world.errors import WorldError
 from callflow_service.world.loading import DEMO_FILE, is_empty, load_world

@@ -10,7 +10,7 @@ from typing import Any, Final, NoReturn, assert_never
 from asyncpg import IntegrityConstraintViolationError
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from callflow_service.api_keys import Keyring
+from callflow_service.credentials.api_keys import Keyring
 from callflow_service.domain.access import Account, OwnedDevice, Role
 from callflow_service.domain.callflow import (
     Action,
@@ -31,7 +31,7 @@ from callflow_service.domain.callflow import (
 from callflow_service.domain.changing import AssignedDid, Change, Facts, WantedChange
 from callflow_service.domain.errors import DeviceNotFound, DidNotFound, FaxDeviceNotFound, LocalDeviceNotFound
 from callflow_service.domain.signature import HashPolicy
-from callflow_service.repositories.statements import fetch
+from callflow_service.storage.statements import fetch
 
 
 class Face(StrEnum):

@@ -7,7 +7,7 @@ from typing import Any, Final
 from callflow_service.domain.callflow import CallFlow, State
 from callflow_service.domain.routing import Facts, RoutedDevice
 from callflow_service.repositories.callflows import call_flow
-from callflow_service.repositories.statements import Driver
+from callflow_service.storage.statements import Driver
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from callflow_service.switch.flat import Asterisk, OpenSips
 from callflow_service.switch.freeswitch import FreeSwitch
 from callflow_service.switch.kamailio import Kamailio
 from callflow_service.switch.questions import Senseless
-from callflow_service.switch_users import SwitchUsers
+from callflow_service.switch.users import SwitchUsers
 
 MAX_BODY: Final = 64 * 1024
 """The largest question that is read, in bytes."""

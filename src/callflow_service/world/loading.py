@@ -8,8 +8,8 @@ from typing import Final
 import asyncpg
 from pydantic import SecretStr
 
-from callflow_service.api_keys import Keyring
-from callflow_service.connecting import connected
+from callflow_service.credentials.api_keys import Keyring
+from callflow_service.storage.connecting import connected
 from callflow_service.world.applying import Counts, apply_staged, count_changes, find_warnings, tell_differences
 from callflow_service.world.checking import check_staged
 from callflow_service.world.errors import WorldError

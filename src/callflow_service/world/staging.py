@@ -9,9 +9,9 @@ from typing import Final, assert_never
 
 from asyncpg import Connection
 
-from callflow_service.api_keys import Keyring
-from callflow_service.passwords import hash_password, is_password
-from callflow_service.switch_passwords import hash_switch_password, is_switch_password
+from callflow_service.credentials.api_keys import Keyring
+from callflow_service.credentials.passwords import hash_password, is_password
+from callflow_service.credentials.switch_passwords import hash_switch_password, is_switch_password
 from callflow_service.world.items import AccountItem, DeviceItem, DidItem, Item, SwitchItem, parse_item
 from callflow_service.world.reading import RawItem, Section, read_items
 from callflow_service.world.source import WorldText

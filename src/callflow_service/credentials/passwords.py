@@ -8,8 +8,8 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from cachetools import LRUCache
 
+from callflow_service.credentials.guesses import Guesses
 from callflow_service.domain.errors import Overloaded
-from callflow_service.guesses import Guesses
 
 _REMEMBERED = 10_000
 _AT_ONCE = 2

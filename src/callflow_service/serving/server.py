@@ -16,11 +16,11 @@ from typing import Final
 
 import uvicorn
 
-from callflow_service.connections import PATIENCE_SECONDS, Connection, ServingState
-from callflow_service.logs import configure_logging
-from callflow_service.metrics import shared_by_workers
+from callflow_service.serving.connections import PATIENCE_SECONDS, Connection, ServingState
+from callflow_service.serving.workers import keep_workers
 from callflow_service.settings import Settings
-from callflow_service.workers import keep_workers
+from callflow_service.watching.logs import configure_logging
+from callflow_service.watching.metrics import shared_by_workers
 
 _FINISH_SECONDS: Final = 30
 _HANDSHAKE_SECONDS: Final = 0.002

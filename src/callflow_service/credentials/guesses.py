@@ -62,7 +62,7 @@ class Guesses:
         self._counts = SlidingWindowCounterRateLimiter(_BoundedMemory(most_counts))
         self._shared = None
         if redis_url.get_secret_value():
-            from callflow_service import shared_guesses  # noqa: PLC0415 - redis, which serving without it need not load
+            from callflow_service.credentials import shared_guesses  # noqa: PLC0415 - redis, which serving without it need not load
 
             self._shared = shared_guesses.SharedGuesses(self._limits, redis_url)
         # Until when, on the monotonic clock. Beside the counts: to be in here takes a limit full of wrong guesses, so

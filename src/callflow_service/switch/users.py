@@ -8,12 +8,12 @@ import time
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
-from callflow_service.database import Database, Reading
+from callflow_service.credentials.guesses import Guessed, Guesses, guesser
+from callflow_service.credentials.switch_passwords import is_switch_password
 from callflow_service.domain.errors import StorageUnavailable
-from callflow_service.guesses import Guessed, Guesses, guesser
 from callflow_service.repositories import lookups
 from callflow_service.repositories.lookups import SwitchUser
-from callflow_service.switch_passwords import is_switch_password
+from callflow_service.storage.database import Database, Reading
 
 _FRESH_SECONDS: Final = 10.0
 _RETRY_SECONDS: Final = 1.0

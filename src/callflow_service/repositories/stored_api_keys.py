@@ -8,9 +8,9 @@ from asyncpg import Connection
 from pydantic import SecretStr
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from callflow_service.api_keys import SETTING, Keyring
-from callflow_service.connecting import connected
-from callflow_service.repositories.statements import fetch
+from callflow_service.credentials.api_keys import SETTING, Keyring
+from callflow_service.storage.connecting import connected
+from callflow_service.storage.statements import fetch
 
 _BATCH: Final = 1_000
 _NAMED: Final = 5

@@ -12,9 +12,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from callflow_service.connecting import Connector
-from callflow_service.revisions import MIGRATIONS
 from callflow_service.settings import driver_url
+from callflow_service.storage.connecting import Connector
+from callflow_service.storage.revisions import MIGRATIONS
 
 # A migration that waits for a lock makes everyone behind it wait too, and every call with them: it waits a moment,
 # gives up what it has, and tries again.

@@ -15,7 +15,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from callflow_service.guesses import count_one, seconds_refused
+from callflow_service.credentials.guesses import count_one, seconds_refused
 
 _PATIENCE_SECONDS: Final = 0.05
 _REST_SECONDS: Final = 1.0

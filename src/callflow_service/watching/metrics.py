@@ -17,9 +17,9 @@ from prometheus_client.metrics import disable_created_metrics
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from callflow_service import __version__
-from callflow_service.database import Database, PoolUse, Reading
 from callflow_service.domain.errors import Overloaded
 from callflow_service.domain.routing import RouteAction
+from callflow_service.storage.database import Database, PoolUse, Reading
 
 MEDIA_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 """Prometheus' text format."""

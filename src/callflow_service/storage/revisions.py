@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Final
 
-_INSTALLED: Final = Path(__file__).parent / "migrations"
-_IN_THE_TREE: Final = Path(__file__).parents[2] / "alembic"
+_INSTALLED: Final = Path(__file__).parents[1] / "migrations"
+_IN_THE_TREE: Final = Path(__file__).parents[3] / "alembic"
 
 MIGRATIONS: Final = _INSTALLED if _INSTALLED.is_dir() else _IN_THE_TREE
 """Where the migrations are: in the installed package, or in the source tree."""

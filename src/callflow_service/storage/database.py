@@ -16,11 +16,11 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from callflow_service.connecting import Connector, Wanted
 from callflow_service.domain.errors import Overloaded, StorageUnavailable
-from callflow_service.repositories.statements import Driver, driver_of, has_driver, hold_driver, leave
-from callflow_service.revisions import known_revisions
 from callflow_service.settings import driver_url
+from callflow_service.storage.connecting import Connector, Wanted
+from callflow_service.storage.revisions import known_revisions
+from callflow_service.storage.statements import Driver, driver_of, has_driver, hold_driver, leave
 
 MINIMAL_VERSION: Final = 18
 """The oldest PostgreSQL that knows our statements (`RETURNING old, new`)."""

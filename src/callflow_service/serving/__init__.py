@@ -1,0 +1,1 @@
+"""The service as a process: connections, workers, and how it ends."""

@@ -1,0 +1,1 @@
+"""The way to PostgreSQL: connections, schema, and one that comes along."""
