@@ -25,7 +25,9 @@ from callflow_service.mor.face import PREFIXES, MorFace
 from callflow_service.requests import EachRequest, Endpoint, FastLane, Refusal, TolerantPath
 from callflow_service.service import CallFlows, Calls
 from callflow_service.settings import Settings, load_settings
-from callflow_service.storage.database import Database, Reading, schema_problem
+from callflow_service.storage.database import Database
+from callflow_service.storage.replica import Reading
+from callflow_service.storage.schema import schema_problem
 from callflow_service.switch import documentation
 from callflow_service.switch.face import SWITCHES, SwitchFace
 from callflow_service.switch.users import SwitchUsers

@@ -21,9 +21,10 @@ from callflow_service.domain.signature import GET_ORDER, UPDATE_ORDER, digests, 
 from callflow_service.mor.parameters import ALIASES
 from callflow_service.repositories.stored_api_keys import RotationRefused, rotate_keys, unreadable_keys_problem
 from callflow_service.settings import Settings, SettingsError
-from callflow_service.storage.database import Database, schema_problem
+from callflow_service.storage.database import Database
 from callflow_service.storage.embedded import EmbeddedUnavailable, settings_with_database
 from callflow_service.storage.revisions import known_revisions
+from callflow_service.storage.schema import schema_problem
 from callflow_service.world.errors import WorldError
 from callflow_service.world.loading import DEMO_FILE, LoadReport, is_empty, load_world
 

@@ -25,7 +25,8 @@ from callflow_service.domain.signature import HashPolicy
 from callflow_service.repositories import callflows, lookups
 from callflow_service.repositories.callflows import Face, Origin
 from callflow_service.repositories.lookups import SwitchUser
-from callflow_service.storage.database import Database, Reading
+from callflow_service.storage.database import Database
+from callflow_service.storage.replica import Reading
 from callflow_service.storage.statements import Driver
 
 _log = logging.getLogger(__name__)

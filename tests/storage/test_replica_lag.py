@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import pytest_asyncio
 
-from callflow_service.storage.database import Database, PoolUse, Reading
+from callflow_service.storage.database import Database, PoolUse
+from callflow_service.storage.replica import Reading
 from callflow_service.storage.statements import Driver
 from clusters import Cluster, catch_up, fetch_value, paused, running_cluster, running_standby, until
 

@@ -14,8 +14,12 @@ from callflow_service.settings import driver_url
 
 _CONNECT_SECONDS: Final = 10
 
-# SQLSTATE classes that speak of the server and not of the statement: connection, login, database, resources, operator.
-_SERVER_TROUBLE: Final = ("08", "28", "3D", "53", "57", "58", "25006")
+READ_ONLY: Final = "25006"
+"""The SQLSTATE of a server that takes no writes: a standby, or a primary that is one by now."""
+
+SERVER_TROUBLE: Final = ("08", "28", "3D", "53", "57", "58", READ_ONLY)
+"""SQLSTATE classes that speak of the server and not of the statement: connection, login, database, resources, operator
+intervention, its files, its part."""
 
 Wanted = Literal["primary", "any"]
 """asyncpg's `target_session_attrs`: which server will do, where several are named."""
@@ -88,6 +92,6 @@ async def connected(url: SecretStr) -> AsyncIterator[asyncpg.Connection]:
     except asyncpg.UndefinedTableError as error:
         raise StorageUnavailable("The database has no tables yet; run 'callflow-service migrate'.") from error
     except asyncpg.PostgresError as error:
-        if (error.sqlstate or "").startswith(_SERVER_TROUBLE):
+        if (error.sqlstate or "").startswith(SERVER_TROUBLE):
             raise StorageUnavailable(type(error).__name__) from error
         raise

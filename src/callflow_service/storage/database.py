@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,34 +17,14 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from callflow_service.domain.errors import Overloaded, StorageUnavailable
 from callflow_service.settings import driver_url
-from callflow_service.storage.connecting import Connector, Wanted
-from callflow_service.storage.revisions import known_revisions
+from callflow_service.storage.connecting import READ_ONLY, SERVER_TROUBLE, Connector, Wanted
 from callflow_service.storage.statements import Driver, driver_of, has_driver, hold_driver, leave
 
-MINIMAL_VERSION: Final = 18
-"""The oldest PostgreSQL that knows our statements (`RETURNING old, new`)."""
-
-# A server that took writes and takes none any more: the connection is of no use, though it works.
-_READ_ONLY: Final = "25006"
-
-# SQLSTATE classes that speak of the server and not of the statement: connection, login, database, resources, operator
-# intervention; then a replica that wants a query out of the way of what it replays, and one that was asked to write.
-_SERVER_TROUBLE: Final = ("08", "28", "3D", "53", "57", "58", "40001", _READ_ONLY)
+# A replica that wants a query out of the way of what it replays tells so by this SQLSTATE.
+_TROUBLE: Final = (*SERVER_TROUBLE, "40001")
 
 # What breaks a connection, or comes of a broken one: asyncpg has an error apart for one that failed while it was idle.
 _BROKEN: Final = (OSError, InterfaceError, InternalClientError)
-
-_REPLICA_REST_SECONDS: Final = 1.0
-
-# All is replayed where a receiver runs (every role sees that it does, though not what it tells) and nothing it received
-# waits. Else what is shown is as old as the last change that was replayed, or older than the server's start.
-_LAG_STATEMENT: Final = """
-SELECT CASE
-    WHEN NOT pg_is_in_recovery() THEN 0
-    WHEN EXISTS (SELECT FROM pg_stat_wal_receiver) AND pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0
-    ELSE greatest(0, extract(epoch FROM
-        clock_timestamp() - coalesce(pg_last_xact_replay_timestamp(), pg_postmaster_start_time())))
-END::float8"""
 
 T = TypeVar("T")
 
@@ -185,75 +164,6 @@ class Database:
         await self._engine.dispose()
 
 
-class Reading:
-    """Where facts are read that may be a moment old: from a replica, and from the primary while that is away.
-
-    A replica that was away is asked again after `_REPLICA_REST_SECONDS`, so that not every call waits for it.
-    """
-
-    def __init__(self, replica: Database, primary: Database, *, timeout_ms: int) -> None:
-        self._timeout = timeout_ms / 1000
-        self._replica = replica
-        self._primary = primary
-        self._was_away = False
-        self._rests_until = float("-inf")
-
-    async def read(self, work: Callable[[Driver], Awaitable[T]]) -> T:
-        """Do the work of one request that only reads.
-
-        Raises:
-            StorageUnavailable: Neither can be asked.
-        """
-        if time.monotonic() < self._rests_until:
-            return await self._primary.read(work)
-        if self._was_away:
-            # One call tries whether the replica is back; those beside it need not wait.
-            self._rests_until = time.monotonic() + _REPLICA_REST_SECONDS
-        try:
-            async with asyncio.timeout(self._timeout):
-                found = await self._replica.read(work)
-        except Overloaded:
-            # It is there; the primary would not be helped by having this too.
-            raise
-        except (StorageUnavailable, TimeoutError) as error:
-            self._was_away = True
-            self._rests_until = time.monotonic() + _REPLICA_REST_SECONDS
-            _log.warning(
-                "The replica cannot be asked (%s); lookups go to the primary", str(error) or "no answer in time"
-            )
-            return await self._primary.read(work)
-        self._was_away = False
-        self._rests_until = float("-inf")
-        return found
-
-    @property
-    def pool_use(self) -> PoolUse:
-        """What the connections to the replica do at this moment."""
-        return self._replica.pool_use
-
-    async def lag_seconds(self) -> float | None:
-        """How old what the replica shows may be, in seconds; None where it cannot be asked.
-
-        Raises:
-            Overloaded: Nobody knows, for too much is in work already.
-        """
-        try:
-            async with asyncio.timeout(self._timeout):
-                return await self._replica.read(_lag_seconds)
-        except Overloaded:
-            raise
-        except (StorageUnavailable, TimeoutError):
-            return None
-
-    async def close(self) -> None:
-        """Close every connection to the replica."""
-        await self._replica.close()
-
-
-async def _lag_seconds(driver: Driver) -> float:
-    return float(await driver.fetchval(_LAG_STATEMENT))
-
-
 @contextmanager
 def _translated_errors() -> Iterator[None]:
     try:
@@ -264,7 +174,7 @@ def _translated_errors() -> Iterator[None]:
         # SQLAlchemy wraps what happens while it connects; a statement's errors come as the driver has them.
         cause = error.orig if isinstance(error, DBAPIError) else error
         state = str(getattr(cause, "sqlstate", None) or "")
-        if not state or state.startswith(_SERVER_TROUBLE):
+        if not state or state.startswith(_TROUBLE):
             raise StorageUnavailable(type(cause).__name__) from error
         raise
 
@@ -273,7 +183,8 @@ def _is_clean(session: AsyncSession, error: BaseException) -> bool:
     """Whether a session that an error came out of can serve the next request: no answer is outstanding on it."""
     if not isinstance(error, Exception) or isinstance(error, (*_BROKEN, SQLAlchemyError)):
         return False
-    return getattr(error, "sqlstate", None) != _READ_ONLY and not driver_of(session).is_closed()
+    # On a server that takes no writes any more the connection works, and is of no use.
+    return getattr(error, "sqlstate", None) != READ_ONLY and not driver_of(session).is_closed()
 
 
 async def _leave(session: AsyncSession) -> None:
@@ -288,22 +199,3 @@ def _prepare(connection: AdaptedConnection, _: object) -> None:
     # list is planned anew each time, which costs ten times what running it does. A statement and not a start-up
     # parameter, which PgBouncer would refuse.
     connection.run_async(lambda driver: driver.execute("SET plan_cache_mode = force_generic_plan"))
-
-
-async def schema_problem(session: AsyncSession) -> str | None:
-    """What keeps the service from working on this database, as a sentence; None where nothing does.
-
-    A revision that this release does not know is a newer one's, and newer schemas serve older releases.
-    """
-    connection = await session.connection()
-    version = (await connection.exec_driver_sql("SHOW server_version_num")).scalar_one()
-    if int(version) < MINIMAL_VERSION * 10_000:
-        return f"PostgreSQL {MINIMAL_VERSION} or later is needed; this one is {int(version) // 10_000}."
-    table = (await connection.exec_driver_sql("SELECT to_regclass('alembic_version') IS NOT NULL")).scalar_one()
-    if not table:
-        return "The database has no tables yet; run 'callflow-service migrate'."
-    revision = (await connection.exec_driver_sql("SELECT version_num FROM alembic_version")).scalar_one_or_none()
-    known = known_revisions()
-    if revision is None or revision in known[:-1]:
-        return "The database has an older schema than this release; run 'callflow-service migrate'."
-    return None

@@ -13,7 +13,8 @@ from callflow_service.credentials.switch_passwords import is_switch_password
 from callflow_service.domain.errors import StorageUnavailable
 from callflow_service.repositories import lookups
 from callflow_service.repositories.lookups import SwitchUser
-from callflow_service.storage.database import Database, Reading
+from callflow_service.storage.database import Database
+from callflow_service.storage.replica import Reading
 
 _FRESH_SECONDS: Final = 10.0
 _RETRY_SECONDS: Final = 1.0

@@ -19,7 +19,8 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from callflow_service import __version__
 from callflow_service.domain.errors import Overloaded
 from callflow_service.domain.routing import RouteAction
-from callflow_service.storage.database import Database, PoolUse, Reading
+from callflow_service.storage.database import Database, PoolUse
+from callflow_service.storage.replica import Reading
 
 MEDIA_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 """Prometheus' text format."""
