@@ -1,3 +1,3 @@
 """The open home of the call flow: MOR's `device_callflow_update` as a service of its own."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
