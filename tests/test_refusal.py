@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import asyncpg
+import pytest
 from pydantic import SecretStr
 
 from callflow_service.requests import SECURITY_HEADERS
@@ -38,6 +39,7 @@ async def full(service: Served, url: SecretStr) -> AsyncIterator[None]:
         assert (await asyncio.to_thread(read_answer, first))[0] == 200
 
 
+@pytest.mark.usefixtures("untouched")
 async def test_a_call_on_top_is_refused_whole_and_the_connection_goes_on(demo_url: SecretStr, tmp_path: Path) -> None:
     with served(demo_url, tmp_path / "log", **ONE_AT_ONCE) as service, service.connect() as connection:
         async with full(service, demo_url):

@@ -55,7 +55,7 @@ _CALLERS: Final = (
     # Unsigned, so what is damaged may well be stored: it holds no key that could land in a text.
     Caller("open", "", ("410",), (), password=account_password("open")),
 )
-_CALLER_WEIGHTS: Final = (40, 20, 20, 10, 5, 3, 2)
+_CALLER_WEIGHTS: Final = (43, 21, 20, 10, 4, 1, 1)
 _STATES: Final = ("before_call", "no_answer", "failed", "busy")
 _DIDS: Final = {"4": "1", "5": "2", "200": "4"}
 
