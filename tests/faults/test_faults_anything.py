@@ -1,4 +1,4 @@
-"""A hundred thousand damaged requests, on a world whose every secret is a canary: nothing breaks, and nothing sings."""
+"""A hundred thousand damaged requests, on a world whose every secret is a canary: nothing breaks, and none gets out."""
 
 import asyncio
 import json
@@ -61,7 +61,7 @@ class Seen:
     server_errors: list[bytes] = field(default_factory=list)
     malformed: list[bytes] = field(default_factory=list)
     telling: list[bytes] = field(default_factory=list)
-    _well_formed: set[tuple[str, bytes]] = field(default_factory=set)
+    _well_formed: set[tuple[str, int, bytes]] = field(default_factory=set)
 
     def look(self, sent: Sent, answer: Answer) -> None:
         if answer.status >= 500:
@@ -72,11 +72,12 @@ class Seen:
             found = _REQUEST_ID.search(answer.head)
             self.succeeded[found[1].decode() if found else ""] += 1
         face = sent.face or ("mor" if b"\r\ncontent-type: application/xml" in answer.head.lower() else "")
-        if face and (face, answer.body) not in self._well_formed and not sent.raw.startswith(b"HEAD "):
+        kept = (face, answer.status, answer.body)
+        if face and kept not in self._well_formed and not sent.raw.startswith(b"HEAD "):
             if not _is_well_formed(face, answer):
                 self.malformed.append(_shown(sent, answer))
             elif len(self._well_formed) < 10_000:
-                self._well_formed.add((face, answer.body))
+                self._well_formed.add(kept)
 
 
 def _shown(sent: Sent, answer: Answer) -> bytes:

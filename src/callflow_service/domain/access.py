@@ -1,10 +1,11 @@
 """Who may come in, and which devices are theirs."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from typing import assert_never
+from typing import Final, assert_never
 
 from callflow_service.domain import signature
 from callflow_service.domain.callflow import Device
@@ -16,6 +17,11 @@ from callflow_service.domain.errors import (
     SignatureMismatch,
 )
 from callflow_service.domain.signature import HashPolicy
+
+USERNAME: Final = "[A-Za-z0-9._@+-]([A-Za-z0-9 ._@+-]{0,62}[A-Za-z0-9._@+-])?"
+"""What a username looks like, as a regular expression; accounts with another one cannot be loaded."""
+
+_USERNAME: Final = re.compile(USERNAME)
 
 
 class Role(StrEnum):
@@ -87,6 +93,11 @@ class Claim:
     signature: str
     readings: tuple[Mapping[str, str], ...]
     method_allowed: bool
+
+
+def is_username(text: str) -> bool:
+    """Whether an account can have this username."""
+    return _USERNAME.fullmatch(text) is not None
 
 
 def check_open(account: Account | None, claim: Claim, *, api_enabled: bool) -> None:

@@ -9,8 +9,3 @@ _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 def without_forbidden(text: str) -> str:
     """The text without the characters that XML 1.0 cannot carry, not even escaped."""
     return _FORBIDDEN.sub("", text)
-
-
-def has_forbidden(text: str) -> bool:
-    """Whether the text holds a character that XML 1.0 cannot carry."""
-    return _FORBIDDEN.search(text) is not None

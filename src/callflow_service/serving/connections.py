@@ -23,6 +23,8 @@ what came at one time with their beginning."""
 
 _NEW_SECONDS: Final = 1.0
 _LINGER_SECONDS: Final = 1.0
+_MOST_TURNED_AWAY: Final = 1000
+"""How many requests a second are turned away at most, over all connections."""
 
 _SLASHES: Final = re.compile(rb"/{2,}")
 _MOR_PATHS: Final = tuple(prefix.encode() + b"/" for prefix in PREFIXES)
@@ -60,13 +62,15 @@ class Connection(HttpToolsProtocol):
         self._is_refused = False
         self._is_turned_away = False
         self._untaken: asyncio.TimerHandle | None = None
+        self._resting: asyncio.TimerHandle | None = None
         self._close_in(self.timeout_keep_alive)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection at once, however it went."""
         self._unset_keepalive_if_required()
-        if self._untaken:
-            self._untaken.cancel()
+        for timer in (self._untaken, self._resting):
+            if timer:
+                timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -152,10 +156,15 @@ class Connection(HttpToolsProtocol):
         refusal: Refusal = self.app_state["refusal"]
         keep_alive = self.parser.should_keep_alive() and not self.server_state.is_ending
         self.transport.write(refusal.written(self.headers, keep_alive=keep_alive))
-        if keep_alive:
-            self._close_in(self.timeout_keep_alive)
-        else:
+        if not keep_alive:
             self.transport.close()
+            return
+        self._close_in(self.timeout_keep_alive)
+        # Who asks on at once does not wait as he was told. All of them together are read no faster than this, or to
+        # read and refuse them would take the processor from what was accepted.
+        self.flow.pause_reading()
+        rest = len(self.server_state.connections) / _MOST_TURNED_AWAY
+        self._resting = self.loop.call_later(rest, self.flow.resume_reading)
 
     def _go_on_without_upgrade(self, rest: bytes) -> None:
         """Read on as if no other protocol had been asked for, and close after the answer.

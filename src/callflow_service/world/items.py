@@ -20,7 +20,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from callflow_service.domain.access import Role
+from callflow_service.domain.access import USERNAME, Role
 from callflow_service.domain.callflow import MAX_ID
 from callflow_service.domain.dialing import NUMBER, OTHER, VOICEMAIL
 from callflow_service.domain.signature import HashPolicy
@@ -39,7 +39,6 @@ _MAPPED_BITS: Final = 96
 _FORBIDDEN: Final = r"\u0000-\u001f\u007f-\u009f\u2028\u2029\ud800-\udfff\ufffe\uffff"
 _INNER: Final = f"[^{_FORBIDDEN}]"
 _OUTER: Final = rf"[^\s{_FORBIDDEN}]"
-_USERNAME: Final = r"[A-Za-z0-9._@+-]([A-Za-z0-9 ._@+-]{0,62}[A-Za-z0-9._@+-])?"
 _NETWORK: Final = r"[0-9A-Fa-f.:]{2,45}(/[0-9]{1,3})?"
 _DOMAIN: Final = r"[A-Za-z0-9.:\[\]_-]{1,255}"
 _TECHNOLOGY: Final = r"[A-Za-z][A-Za-z0-9]{0,15}"
@@ -104,9 +103,9 @@ RingSeconds = Annotated[
 Username = Annotated[
     str,
     AfterValidator(
-        _matching(_USERNAME, "must be 1 to 64 of a-z A-Z 0-9 . _ @ + - and blanks, with no blank at the ends")
+        _matching(USERNAME, "must be 1 to 64 of a-z A-Z 0-9 . _ @ + - and blanks, with no blank at the ends")
     ),
-    _text_schema(_USERNAME),
+    _text_schema(USERNAME),
 ]
 Line = Annotated[
     str,
