@@ -7,7 +7,7 @@ import socket
 import sys
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Final, NoReturn
+from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 
 import typer
 from rich.console import Console
@@ -26,7 +26,9 @@ from callflow_service.storage.embedded import EmbeddedUnavailable, settings_with
 from callflow_service.storage.revisions import known_revisions
 from callflow_service.storage.schema import schema_problem
 from callflow_service.world.errors import WorldError
-from callflow_service.world.loading import DEMO_FILE, LoadReport, is_empty, load_world
+
+if TYPE_CHECKING:
+    from callflow_service.world.loading import LoadReport
 
 _CALLS: Final = {"device_callflow_update": UPDATE_ORDER, "device_callflow_get": GET_ORDER}
 _DEMO_CALL: Final = ("device_callflow_get", {"u": "admin", "device_id": "100"}, "456789")
@@ -98,12 +100,14 @@ def load(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the difference.")] = False,
 ) -> None:
     """Load accounts, devices, DIDs and switch users; all of the file, or nothing."""
+    from callflow_service.world import loading  # noqa: PLC0415 - YAML and more, which serving need not wait for
+
     settings = settings_with_database()
     columns = (BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=_err, transient=True, disable=not _err.is_terminal) as progress:
         task = progress.add_task("load", total=file.stat().st_size)
         report = asyncio.run(
-            load_world(
+            loading.load_world(
                 settings.database_url,
                 file,
                 keys=Keyring(settings.encryption_keys, settings.data_dir),
@@ -173,11 +177,12 @@ def _take_port(host: str, port: int) -> socket.socket:
 
 def _prepare_demo(settings: Settings) -> None:
     from callflow_service.storage import migrating  # noqa: PLC0415 - Alembic, which serving need not wait for
+    from callflow_service.world import loading  # noqa: PLC0415 - likewise
 
     migrating.migrate(settings.database_url)
-    if asyncio.run(is_empty(settings.database_url)):
+    if asyncio.run(loading.is_empty(settings.database_url)):
         keys = Keyring(settings.encryption_keys, settings.data_dir)
-        report = asyncio.run(load_world(settings.database_url, DEMO_FILE, keys=keys, demo=True))
+        report = asyncio.run(loading.load_world(settings.database_url, loading.DEMO_FILE, keys=keys, demo=True))
         _print_report(report, dry_run=False)
 
 
@@ -197,7 +202,7 @@ def _check_database(settings: Settings) -> None:
         _fail(sentence)
 
 
-def _print_report(report: LoadReport, *, dry_run: bool) -> None:
+def _print_report(report: "LoadReport", *, dry_run: bool) -> None:
     for warning in report.warnings:
         _err.print(f"Warning: {warning}", markup=False)
     for difference in report.differences:
