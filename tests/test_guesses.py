@@ -128,6 +128,22 @@ async def test_what_is_signed_right_never_counts(service: httpx.AsyncClient, her
     assert answer(await service.post(UPDATE, data=update(), headers=here)) == updated()
 
 
+@pytest.mark.parametrize(
+    ("call", "right", "page"),
+    [(GET, get(), got()), (UPDATE, update(), updated()), (GET, get("999"), refused(ERRORS[6]))],
+    ids=["get", "update", "signed right, but not there"],
+)
+async def test_who_turns_out_to_be_right_is_forgiven_what_was_wrong_before(
+    service: httpx.AsyncClient, here: dict[str, str], call: str, right: dict[str, str], page: tuple[int, str, str]
+) -> None:
+    for _ in range(3):
+        for _ in range(LIMIT - 1):
+            assert answer(await service.post(call, data=right | WRONG_HASH, headers=here)) == refused(ERRORS[4])
+        found = answer(await service.post(call, data=right, headers=here))
+        assert found[:2] == page[:2]
+        assert ("<error>" in found[2]) == ("<error>" in page[2])
+
+
 async def test_the_owner_gets_in_from_elsewhere_and_others_from_here(
     service: httpx.AsyncClient, here: dict[str, str], elsewhere: dict[str, str]
 ) -> None:

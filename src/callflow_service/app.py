@@ -183,15 +183,14 @@ def _application(
         },
     )
     if tracing:
-        from callflow_service.watching.tracing import TraceAndLog  # noqa: PLC0415 - see _start_tracing
+        from callflow_service.watching.tracing import TraceAndLog  # noqa: PLC0415 - the packages of the extra `tracing`
 
         app.add_middleware(TraceAndLog)
     return app
 
 
 def _start_tracing() -> "Tracing":
-    # It needs the packages of the extra `tracing`, which those who do not trace need not have.
-    from callflow_service.watching.tracing import Tracing  # noqa: PLC0415
+    from callflow_service.watching.tracing import Tracing  # noqa: PLC0415 - the packages of the extra `tracing`
 
     return Tracing()
 

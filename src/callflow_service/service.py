@@ -18,7 +18,7 @@ from callflow_service.domain.callerid import Caller
 from callflow_service.domain.callflow import NAMES_NOTHING, CallFlow, State
 from callflow_service.domain.changing import Change, WantedChange
 from callflow_service.domain.dialing import DialPlan
-from callflow_service.domain.errors import LoginFailed, SignatureMismatch
+from callflow_service.domain.errors import ChangeRefused, LoginFailed, NotAuthorised, SignatureMismatch
 from callflow_service.domain.path import Path, new_flow_id
 from callflow_service.domain.routing import Decision, Facts, FactsMissing, Question, Rules, route
 from callflow_service.domain.signature import HashPolicy
@@ -149,7 +149,8 @@ class CallFlows:
         try:
             while True:
                 try:
-                    return await self.database.run(work)
+                    found = await self.database.run(work)
+                    break
                 except _PasswordNotSeen as unseen:
                     right = await self.passwords.is_right(unseen.password, unseen.password_hash, who)
                     self.guesses.refuse_known(who)
@@ -160,6 +161,11 @@ class CallFlows:
             # Not before the session is free: Redis must not hold a connection that others wait for.
             await self.guesses.share(who)
             raise
+        except (NotAuthorised, ChangeRefused):
+            await self.guesses.forgive(who)
+            raise
+        await self.guesses.forgive(who)
+        return found
 
 
 def _guesser(claim: Claim, sender: Sender) -> str:

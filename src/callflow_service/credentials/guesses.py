@@ -68,6 +68,8 @@ class Guesses:
         # Until when, on the monotonic clock. Beside the counts: to be in here takes a limit full of wrong guesses, so
         # nobody gets out of it by making up names.
         self._refused: LRUCache[str, float] = LRUCache(_MOST_REFUSED)
+        # Who was wrong of late, so that who never was costs nothing to forgive.
+        self._wrong: LRUCache[str, None] = LRUCache(most_counts)
         self._asked: TTLCache[str, None] = TTLCache(_MOST_ASKED, _ASKED_SECONDS)
 
     def refuse_known(self, who: str) -> None:
@@ -99,6 +101,7 @@ class Guesses:
 
     async def count(self, who: str) -> None:
         """Count a wrong guess here. Nothing else runs meanwhile: of many guesses at once none comes in between."""
+        self._wrong[who] = None
         self._note(who, await count_one(self._counts, self._limits, who))
 
     async def share(self, who: str) -> None:
@@ -106,6 +109,18 @@ class Guesses:
         if self._shared is not None:
             self._note(who, await self._shared.count(who))
             self._asked.pop(who, None)
+
+    async def forgive(self, who: str) -> None:
+        """Forget the wrong guesses of one who turned out to be right, unless he is refused by now.
+
+        Who guesses is never right, and a client that is wrong now and then is not to be refused in the end for it.
+        """
+        if who not in self._wrong or self._refused.get(who, 0.0) > time.monotonic():
+            return
+        self._wrong.pop(who, None)
+        await clear_all(self._counts, self._limits, who)
+        if self._shared is not None:
+            await self._shared.forgive(who)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -122,6 +137,12 @@ async def count_one(counts: RateLimiter, limits: list[RateLimitItem], who: str) 
     for limit in limits:
         await counts.hit(limit, who)
     return await seconds_refused(counts, limits, who)
+
+
+async def clear_all(counts: RateLimiter, limits: list[RateLimitItem], who: str) -> None:
+    """Forget the wrong guesses under every limit."""
+    for limit in limits:
+        await counts.clear(limit, who)
 
 
 async def seconds_refused(counts: RateLimiter, limits: list[RateLimitItem], who: str) -> float:

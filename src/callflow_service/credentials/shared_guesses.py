@@ -15,7 +15,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from callflow_service.credentials.guesses import count_one, seconds_refused
+from callflow_service.credentials.guesses import clear_all, count_one, seconds_refused
 
 _PATIENCE_SECONDS: Final = 0.05
 _REST_SECONDS: Final = 1.0
@@ -53,6 +53,10 @@ class SharedGuesses:
     async def count(self, who: str) -> float:
         """Count a wrong guess, if Redis is there to count it; how long until every limit has room for another one."""
         return await self._asked(count_one(self._counts, self._limits, who)) or 0.0
+
+    async def forgive(self, who: str) -> None:
+        """Forget the wrong guesses, if Redis is there to forget them."""
+        await self._asked(clear_all(self._counts, self._limits, who))
 
     async def seconds_refused(self, who: str) -> float:
         """How long until every limit has room for another guess; 0 where all have it, or Redis does not tell."""
