@@ -49,8 +49,10 @@ class Connector:
         options.setdefault("target_session_attrs", self._wanted)
         servers = list(zip(host, port, strict=True))
         problem: Exception = ConnectionError("no server was named")
+        # As it is now: another connection that is made meanwhile may change it, and this one would ask a server twice.
+        first = self._last
         for turn in range(len(servers)):
-            at = (self._last + turn) % len(servers)
+            at = (first + turn) % len(servers)
             name, number = servers[at]
             try:
                 connection = await asyncpg.connect(host=name, port=number, timeout=timeout / len(servers), **options)
