@@ -19,7 +19,7 @@ from telephones import FarEnd, until
 
 from callflow_service.settings import driver_url
 from callflow_service.world.loading import DEMO_FILE, load_world
-from encryption import KEYS
+from encryption import KEY, KEYS
 from mor_requests import UPDATE, StartService, signed
 
 WORLD: Final = Path(__file__).with_name("world.yaml")
@@ -122,7 +122,7 @@ def set_flow(calls_service: httpx.AsyncClient) -> SetFlow:
 async def service_process(calls_url: SecretStr) -> AsyncIterator[ServiceProcess]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CALLFLOW_")}
     environment |= {"CALLFLOW_DATABASE_URL": calls_url.get_secret_value(), "CALLFLOW_SWITCH_TIMEOUT_MS": "900"}
-    environment["CALLFLOW_DRAIN_SECONDS"] = "0"
+    environment |= {"CALLFLOW_ENCRYPTION_KEYS": KEY.get_secret_value(), "CALLFLOW_DRAIN_SECONDS": "0"}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "callflow_service.cli", "serve", "--port", "0"),
         env=environment,
