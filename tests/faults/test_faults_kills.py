@@ -59,9 +59,10 @@ class Killer:
 
     async def backend(self) -> list[Answers]:
         async with connection_to(self._cluster) as connection:
-            rows = await connection.fetch(
-                "SELECT pid FROM pg_stat_activity WHERE application_name = 'callflow-service' ORDER BY pid"
-            )
+            statement = "SELECT pid FROM pg_stat_activity WHERE application_name = 'callflow-service' ORDER BY pid"
+            # Right after another kill there may be none yet.
+            while not (rows := await connection.fetch(statement)):
+                await asyncio.sleep(0.05)
             # PostgreSQL ends all others then, for what they share may be damaged, and starts anew by itself.
             os.kill(self._chance.choice(rows)["pid"], signal.SIGKILL)
         return await self._works_again(self._services)
