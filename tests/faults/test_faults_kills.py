@@ -61,7 +61,7 @@ class Killer:
         async with connection_to(self._cluster) as connection:
             statement = "SELECT pid FROM pg_stat_activity WHERE application_name = 'callflow-service' ORDER BY pid"
             # Right after another kill there may be none yet.
-            while not (rows := await connection.fetch(statement)):
+            while not (rows := await connection.fetch(statement)):  # noqa: ASYNC110 - nobody tells when
                 await asyncio.sleep(0.05)
             # PostgreSQL ends all others then, for what they share may be damaged, and starts anew by itself.
             os.kill(self._chance.choice(rows)["pid"], signal.SIGKILL)
