@@ -19,6 +19,8 @@ from urllib.parse import urlsplit
 import uvloop
 
 _TICK_SECONDS: Final = 0.002
+_LAST_SECONDS: Final = 30
+"""How long the last answers may take. They are waited for, so that nothing of a flood is in work when the next comes."""
 
 
 class _Connection(asyncio.Protocol):
@@ -60,23 +62,32 @@ class _Flood:
         self._requests = cycle(requests)
         self._is_open = is_open
         self._is_over = False
+        self._unanswered = 0
+        self._complete = asyncio.Event()
 
     def send(self, connection: _Connection) -> None:
+        self._unanswered += 1
         connection.ask(next(self._requests))
 
     def answered(self, connection: _Connection, status: str, seconds: float) -> None:
+        self._unanswered -= 1
         if not self._is_over:
             self.seconds[status].append(seconds)
         if self._is_open or self._is_over:
             self.free.append(connection)
         else:
             self.send(connection)
+        if not self._unanswered:
+            self._complete.set()
 
     def lost(self) -> None:
         self.closed += not self._is_over
 
-    def over(self) -> None:
+    async def over(self) -> None:
         self._is_over = True
+        if self._unanswered:
+            self._complete.clear()
+            await asyncio.wait_for(self._complete.wait(), _LAST_SECONDS)
 
 
 async def _run(
@@ -102,8 +113,8 @@ async def _run(
             flood.send(connection)
         del flood.free[:due]
         await asyncio.sleep(_TICK_SECONDS)
-    flood.over()
     taken = time.perf_counter() - start
+    await flood.over()
     return {"seconds": taken, "offered": offered, "closed": flood.closed, "answers": flood.seconds}
 
 

@@ -1,6 +1,7 @@
 """The service as processes of their own, started again whenever they end, as a supervisor does."""
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -99,6 +100,11 @@ class Supervised:
     def defects(self) -> list[str]:
         """What it has logged of defects of its own."""
         return [line for line in self.log.read_text().splitlines() if '"defect"' in line or "Traceback" in line]
+
+    def outcomes(self) -> list[str]:
+        """What its log tells of each request it has answered: the outcome, and the detail where there is one."""
+        lines = [json.loads(line) for line in self.log.read_text().splitlines() if '"outcome"' in line]
+        return [" ".join([line["outcome"], *([line["detail"]] if "detail" in line else [])]) for line in lines]
 
     def _children(self) -> list[psutil.Process]:
         return psutil.Process(self.process_id).children()
