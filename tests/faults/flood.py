@@ -20,7 +20,7 @@ import uvloop
 
 _TICK_SECONDS: Final = 0.002
 _LAST_SECONDS: Final = 30
-"""How long the last answers may take. They are waited for, so that nothing of a flood is in work when the next comes."""
+"""How long the last answers may take; they are waited for, so that nothing is in work when the next flood comes."""
 
 
 class _Connection(asyncio.Protocol):
