@@ -23,6 +23,7 @@ from starlette.routing import Route
 
 from callflow_service.repositories.callflows import _LOAD_FACTS, _SAVE
 from callflow_service.repositories.lookups import _FIND
+from callflow_service.storage.database import PLANNING
 
 _POOL_SIZE: Final = 10
 _TECHNOLOGIES: Final = ["SIP", "IAX2"]
@@ -250,10 +251,7 @@ _NAMES: Final = (
 @asynccontextmanager
 async def _lifespan(_: Starlette) -> AsyncIterator[None]:
     opened = [
-        await asyncpg.connect(
-            os.environ["BENCH_DATABASE_URL"], server_settings={"plan_cache_mode": "force_generic_plan"}
-        )
-        for _ in range(_POOL_SIZE)
+        await asyncpg.connect(os.environ["BENCH_DATABASE_URL"], server_settings=PLANNING) for _ in range(_POOL_SIZE)
     ]
     for connection in opened:
         _connections.put_nowait(

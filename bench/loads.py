@@ -15,6 +15,7 @@ from pydantic import SecretStr
 
 from callflow_service.repositories.callflows import _LOAD_FACTS, _SAVE
 from callflow_service.repositories.lookups import _FIND
+from callflow_service.storage.database import PLANNING
 from world import address
 
 CONNECTIONS: Final = 32
@@ -75,20 +76,11 @@ def pgbench(database: SecretStr, kind: str, script: Path, *, devices: int, secon
     )
     script.write_text(drawn + "".join(" ".join(statement.split()) + ";\n" for statement in statements))
     command = (
-        _found("pgbench", _ALONG),
-        "-n",
-        "-M",
-        "prepared",
-        "-c",
-        "10",
-        "-j",
-        "1",
-        "-T",
-        str(seconds),
-        "-f",
-        str(script),
+        *(_found("pgbench", _ALONG), "-n", "-M", "prepared", "-c", "10", "-j", "1"),
+        *("-T", str(seconds), "-f", str(script)),
     )
-    done = _output(*command, address(database), PGOPTIONS="-c plan_cache_mode=force_generic_plan")
+    options = " ".join(f"-c {name}={value}" for name, value in PLANNING.items())
+    done = _output(*command, address(database), PGOPTIONS=options)
     found = re.search(r"tps = ([0-9.]+) \(without", done)
     if found is None:
         raise RuntimeError("pgbench says no rate")

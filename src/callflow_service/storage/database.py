@@ -26,6 +26,19 @@ _TROUBLE: Final = (*SERVER_TROUBLE, "40001")
 # What breaks a connection, or comes of a broken one: asyncpg has an error apart for one that failed while it was idle.
 _BROKEN: Final = (OSError, InterfaceError, InternalClientError)
 
+PLANNING: Final = {
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+}
+"""How PostgreSQL is to plan on our connections: each statement of a request is about a few rows, found by their keys.
+
+The same index scans answer one whatever its parameters are, but where it takes a list it is planned anew each time,
+which costs ten times what running it does. And for a plan that holds for lists of any length PostgreSQL expects many
+rows, and reads tables of some thousand rows whole, several times for each lookup.
+"""
+
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
@@ -195,7 +208,6 @@ async def _leave(session: AsyncSession) -> None:
 
 
 def _prepare(connection: AdaptedConnection, _: object) -> None:
-    # Every statement of ours is answered by the same index scans whatever its parameters are, but one that takes a
-    # list is planned anew each time, which costs ten times what running it does. A statement and not a start-up
-    # parameter, which PgBouncer would refuse.
-    connection.run_async(lambda driver: driver.execute("SET plan_cache_mode = force_generic_plan"))
+    # Statements and not start-up parameters, which PgBouncer would refuse.
+    settings = "; ".join(f"SET {name} = {value}" for name, value in PLANNING.items())
+    connection.run_async(lambda driver: driver.execute(settings))
