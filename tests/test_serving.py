@@ -1,11 +1,13 @@
 """Connections, worker processes, and how the service ends; all of it on the real program."""
 
+import json
 import re
 import signal
 import socket
 import subprocess
 import sys
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -187,6 +189,19 @@ def test_requests_sent_at_once_are_answered_in_turn(service: Served) -> None:
     raw = exchange(service, both)
     assert [page in raw.decode() for page in (got(device="SIP/101")[2], got(device="IAX2/101")[2])] == [True, True]
     assert raw.count(b"HTTP/1.1 200 OK") == 2
+
+
+def test_a_switchs_time_runs_from_the_first_byte_of_its_question(service: Served) -> None:
+    basic = b64encode(b"switch:switch-secret").decode()
+    raw = request("/switch/opensips", {"path": "4u.5_slow", "state": "busy"}, f"Authorization: Basic {basic}")
+    with service.connect() as connection:
+        connection.sendall(raw[:10])
+        # Longer than CALLFLOW_SWITCH_TIMEOUT_MS.
+        time.sleep(0.5)
+        connection.sendall(raw[10:])
+        status, _, body = read_answer(connection)
+    assert (status, json.loads(body)["action"], json.loads(body)["cause"]) == (200, "end", "486")
+    until(lambda: '"outcome":"carry on: out of time"' in service.log.read_text())
 
 
 UPGRADE = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAEAAEAAAAIAAAAA")

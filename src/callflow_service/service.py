@@ -251,7 +251,7 @@ class Calls:
             state=asked.state,
             caller=asked.caller,
             path=asked.path,
-            call_flow_id=new_flow_id(asked.call_id, secrets.token_hex(16)),
+            call_flow_id=new_flow_id(asked.call_id, random=lambda: secrets.token_hex(16)),
             diversion=asked.diversion,
             history_info=asked.history_info,
         )

@@ -40,12 +40,12 @@ class Privacy(StrEnum):
     FULL = "full"
 
     @classmethod
-    def from_wire(cls, text: str) -> Self:
+    def from_wire(cls, text: str) -> "Privacy":
         """The privacy that `text` asks for; what is missing or unknown is off."""
-        try:
-            return cls(text.strip().lower())
-        except ValueError:
-            return cls("off")
+        return _PRIVACIES.get(text.strip().lower(), Privacy.OFF)
+
+
+_PRIVACIES: Final = {privacy.value: privacy for privacy in Privacy}
 
 
 @dataclass(frozen=True, slots=True)

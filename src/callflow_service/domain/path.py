@@ -5,6 +5,7 @@ The switch keeps the marker and sends it back with its next question, so the ser
 
 import hashlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -64,13 +65,13 @@ def parse(text: str) -> Path | None:
     return Path(flow_id, hops, current)
 
 
-def new_flow_id(call_id: str, random: str) -> str:
-    """The id of a whole call: the switch's own where a marker can carry it, else its hash, else `random`.
+def new_flow_id(call_id: str, random: Callable[[], str]) -> str:
+    """The id of a whole call: the switch's own where a marker can carry it, else its hash, else what `random` gives.
 
-    `random` is a fresh hexadecimal text of at most 64 characters, used when the switch gave no id.
+    `random` gives a fresh hexadecimal text of at most 64 characters, for a call that the switch gave no id.
     """
     if _IS_FLOW_ID.fullmatch(call_id):
         return call_id
     if call_id:
         return hashlib.sha256(call_id.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-    return random
+    return random()

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -62,7 +63,7 @@ SWITCHES: Final[tuple[Switch, ...]] = (FreeSwitch(), Asterisk(), Kamailio(), Ope
 
 @dataclass(frozen=True, slots=True)
 class SwitchFace:
-    """Where the switches ask, under the operator's rules; `timeout_ms` runs from a question's start."""
+    """Where the switches ask, under the operator's rules; `timeout_ms` runs from a question's first byte."""
 
     users: SwitchUsers
     calls: Calls
@@ -94,7 +95,7 @@ class SwitchFace:
         values: dict[str, str] = {}
         status, headers = 200, None
         try:
-            async with asyncio.timeout(self.timeout_ms / 1000):
+            async with asyncio.timeout(request.scope["began"] + self.timeout_ms / 1000 - time.perf_counter()):
                 # Read before anything is refused, for even a refusal must fit the question.
                 problem = await _read_values(request, values)
                 user = await self.users.authenticate(request.headers.get("authorization", ""), client_address(request))
@@ -138,7 +139,8 @@ async def _read_values(request: Request, values: dict[str, str]) -> str:
 
     Returns what is wrong with the body, empty where nothing is: whoever sent it is to be known before it is said.
     """
-    values.update(_form(request.scope["query_string"]))
+    if query := request.scope["query_string"]:
+        values.update(_form(query))
     body = bytearray()
     async for chunk in request.stream():
         body += chunk

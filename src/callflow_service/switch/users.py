@@ -34,8 +34,9 @@ class SwitchUsers:
         self._database = database
         self._guesses = guesses
         self._users: dict[str, SwitchUser] = {}
-        # The headers that were right since the users were last read: the same few come with every call.
-        self._recognised: dict[str, SwitchUser] = {}
+        # The headers that were right since the users were last read, with who is counted where one is wrong: the same
+        # few come with every call.
+        self._recognised: dict[tuple[str, IPv4Address | IPv6Address | None], tuple[SwitchUser, str]] = {}
         self._read_at = float("-inf")
         self._is_read = False
         self._reading: asyncio.Task[None] | None = None
@@ -49,42 +50,40 @@ class SwitchUsers:
             TooManyGuesses: Wrong passwords for this user came from the address too often.
             StorageUnavailable: The users were never read, and cannot be now.
         """
+        if time.monotonic() - self._read_at > _FRESH_SECONDS:
+            self._read_again()
+        if recognised := self._recognised.get((authorization, address)):
+            user, who = recognised
+            self._guesses.refuse_known(who)
+            return user
         credentials = _basic(authorization)
         if credentials is None:
             return None
         who = guesser(Guessed.SWITCH_USER, credentials[0], address)
         self._guesses.refuse_known(who)
-        user = await self._find(authorization, credentials)
-        if user is not None:
+        found = await self._find(*credentials)
+        if found is not None:
             # Again: of many guesses at once others may have been wrong while the users were read.
             self._guesses.refuse_known(who)
-            return user
+            self._recognised[authorization, address] = found, who
+            return found
         await self._guesses.refuse(who)
         await self._guesses.count(who)
         await self._guesses.share(who)
         return None
 
-    async def _find(self, authorization: str, credentials: tuple[str, str]) -> SwitchUser | None:
-        age = time.monotonic() - self._read_at
-        user = self._known(authorization, credentials)
-        if user is None and (age > _RETRY_SECONDS or self._is_reading):
+    async def _find(self, username: str, password: str) -> SwitchUser | None:
+        user = self._known(username, password)
+        if user is None and (time.monotonic() - self._read_at > _RETRY_SECONDS or self._is_reading):
             await asyncio.shield(self._read_again())
-            user = self._known(authorization, credentials)
-        elif age > _FRESH_SECONDS:
-            self._read_again()
+            user = self._known(username, password)
         if user is None and not self._is_read:
             raise StorageUnavailable("switch users")
         return user
 
-    def _known(self, authorization: str, credentials: tuple[str, str]) -> SwitchUser | None:
-        user = self._recognised.get(authorization)
-        if user is None:
-            username, password = credentials
-            user = self._users.get(username)
-            if user is None or not is_switch_password(password, user.password_hash):
-                return None
-            self._recognised[authorization] = user
-        return user
+    def _known(self, username: str, password: str) -> SwitchUser | None:
+        user = self._users.get(username)
+        return user if user and is_switch_password(password, user.password_hash) else None
 
     @property
     def _is_reading(self) -> bool:
