@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from callflow_service.watching.logs import RequestRecord
+from callflow_service.watching.logs import REQUESTS, RequestRecord
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _SLASHES = re.compile(r"/{2,}")
@@ -39,7 +39,7 @@ _EXPLORER_HEADERS: Final = (
 )
 _TELL_SECONDS: Final = 10.0
 
-_requests = logging.getLogger(RequestRecord.name)
+_requests = logging.getLogger(REQUESTS)
 # Seeded anew in each process. An id tells requests apart and is no secret; the system's own randomness is slower.
 _random = random.Random()  # noqa: S311 - see above
 

@@ -8,8 +8,14 @@ import time
 import traceback
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Final
 
 import orjson
+
+REQUESTS: Final = "callflow_service.request"
+"""The logger of requests, one line each."""
+
+_EACH: Final = logging.LogRecord(REQUESTS, logging.INFO, "", 0, "request", None, None).__dict__
 
 _encode = json.JSONEncoder(default=str).encode
 
@@ -38,20 +44,14 @@ class JsonLines(logging.Formatter):
 
 
 class RequestRecord(logging.LogRecord):
-    """What a request's line is made of. Records as they come look for the line of code that logs, and cost more."""
+    """What a request's line is made of.
 
-    name = "callflow_service.request"
-    msg = "request"
-    args = None
-    levelno = logging.INFO
-    levelname = "INFO"
-    pathname = filename = module = ""
-    lineno = 0
-    exc_info = exc_text = stack_info = None
+    It is a copy but for its time and `fields`: a record that is made anew looks for the file that logs, the process and
+    the thread, which costs more than the rest of the line.
+    """
 
     def __init__(self, fields: Mapping[str, object]) -> None:
-        self.created = time.time()
-        self.fields = fields
+        self.__dict__.update(_EACH, created=time.time(), fields=fields)
 
 
 class _Output(logging.Handler):
