@@ -61,7 +61,7 @@ def compare(bench: Bench, *, devices: int) -> None:
                 bench.profile(f"{name}, an update", program, updates)
                 bench.profile(f"{name}, a lookup", program, lookups)
             bench.compare_p99(ours, ceiling, updates, rate=median(bench.rates["updates"]["ours"]) / 2)
-            bench.endure(ours, updates)
+            bench.endure(ours, updates, url)
 
 
 def compare_sizes(bench: Bench) -> None:

@@ -89,5 +89,12 @@ async def fill(url: SecretStr, *, devices: int) -> None:
     username, password = SWITCH
     await connection.execute(_SWITCH_USER, username, hash_switch_password(password))
     await connection.execute("VACUUM ANALYZE")
+    await connection.close()
+    await checkpoint(url)
+
+
+async def checkpoint(url: SecretStr) -> None:
+    """Have PostgreSQL write to its files what it has in memory, now."""
+    connection = await asyncpg.connect(address(url))
     await connection.execute("CHECKPOINT")
     await connection.close()
