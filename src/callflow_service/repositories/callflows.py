@@ -13,6 +13,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from callflow_service.credentials.api_keys import Keyring
 from callflow_service.domain.access import Account, OwnedDevice, Role
 from callflow_service.domain.callflow import (
+    NAMES_NOTHING,
     Action,
     AsItComes,
     CallerId,
@@ -64,32 +65,37 @@ _DEVICE: Final = """,
     device.id, device.technology, device.name, device.owner_id, device_owner.name, device_owner.owner_id,
     device.ring_seconds"""
 
-_CALLER_AND_DEVICE: Final = """
+
+def _join_device(name: str, parameter: str) -> str:
+    """Join a device by its id, and its owner, where the caller may use it.
+
+    Who may use what is decided by `domain.access.may_use`, not here. But what is read of a device, sent and made an
+    object of takes time, by which one that is there could be told from one that is not.
+    """
+    return f"""
+LEFT JOIN (device AS {name} JOIN account AS {name}_owner ON {name}_owner.id = {name}.owner_id)
+    ON {name}.id = {parameter}
+    AND (caller.role = 'admin' OR caller.id IN ({name}.owner_id, {name}_owner.owner_id))"""
+
+
+_CALLER_AND_DEVICE: Final = f"""
 FROM (VALUES (1)) AS request
 LEFT JOIN account AS caller ON caller.username = $1
 LEFT JOIN account AS owner ON owner.id = caller.owner_id
-LEFT JOIN account AS admin ON admin.id = owner.owner_id
-LEFT JOIN device ON device.id = $2
-LEFT JOIN account AS device_owner ON device_owner.id = device.owner_id"""
+LEFT JOIN account AS admin ON admin.id = owner.owner_id{_join_device("device", "$2")}"""
 
 _LOAD_FACTS: Final = f"""SELECT {_ACCOUNT}{_DEVICE},
     target.id, target.technology, target.name, target.owner_id, target_owner.name, target_owner.owner_id,
     target.ring_seconds,
     fax.id, fax.technology, fax.name, fax.owner_id, fax_owner.name, fax_owner.owner_id, fax.ring_seconds,
-    did.id, did.number, did.device_id {_CALLER_AND_DEVICE}
-LEFT JOIN device AS target ON target.id = $3
-LEFT JOIN account AS target_owner ON target_owner.id = target.owner_id
-LEFT JOIN device AS fax ON fax.id = $4
-LEFT JOIN account AS fax_owner ON fax_owner.id = fax.owner_id
+    did.id, did.number, did.device_id {_CALLER_AND_DEVICE}{_join_device("target", "$3")}{_join_device("fax", "$4")}
 LEFT JOIN did ON did.id = $5"""
 
-# What is set for a device is read for those alone who may use it (`domain.access.may_use` decides that, not this): for
-# all others the time that it takes would tell a device that is there from one that is not.
+# What is set is looked for by `coalesce`: by the plain id PostgreSQL would look before it knows whose the device is.
 _LOAD_FLOWS: Final = f"""SELECT {_ACCOUNT}{_DEVICE},
     flow.state, flow.action, target.id, target.technology, target.name, flow.target_number, flow.caller_id,
     did.id, did.number, flow.caller_id_text {_CALLER_AND_DEVICE}
-LEFT JOIN callflow AS flow ON flow.priority = 1 AND flow.device_id =
-    CASE WHEN caller.role = 'admin' OR caller.id IN (device.owner_id, device_owner.owner_id) THEN device.id END
+LEFT JOIN callflow AS flow ON flow.device_id = coalesce(device.id, {NAMES_NOTHING}) AND flow.priority = 1
 LEFT JOIN device AS target ON target.id = flow.target_device_id
 LEFT JOIN did ON did.id = flow.caller_id_did_id"""
 
