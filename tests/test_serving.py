@@ -23,7 +23,7 @@ from pydantic import SecretStr
 from callflow_service.requests import SECURITY_HEADERS
 from callflow_service.serving.workers import keep_workers
 from callflow_service.settings import Settings
-from mor_requests import GET, UPDATE, get, got, refused
+from mor_requests import GET, UPDATE, get, got, refused, update, updated
 from test_cli import PROGRAM, environment
 
 LONG = 60
@@ -224,6 +224,17 @@ def test_a_client_that_asks_for_http2_needs_no_body(service: Served) -> None:
     raw = READY.replace(b"\r\n\r\n", "\r\n".join(("", *UPGRADE, "", "")).encode())
     told, _ = parsed(exchange(service, raw))
     assert told == (200, "application/json", '{"status":"ok"}')
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_a_query_that_was_sent_as_it_was_typed_is_read(service: Served, encoding: str, pieces: int) -> None:
+    values = update(forward_to_device=None, external_number="370", custom="Büro")
+    query = "&".join(f"{name}={value}" for name, value in values.items()).encode(encoding)
+    raw = b"POST %s?%s HTTP/1.1\r\nConnection: close\r\n\r\n" % (UPDATE.encode(), query)
+    cut = raw.index(b"B") + 1
+    told, _ = parsed(exchange(service, *([raw] if pieces == 1 else [raw[:cut], raw[cut:]])))
+    assert told == updated(data="370", callerid_type="Custom", callerid_data="Büro")
 
 
 def test_a_body_that_comes_in_pieces_is_waited_for(service: Served) -> None:

@@ -22,7 +22,7 @@ def test_the_settings_have_their_documented_defaults() -> None:
 
 def test_lists_are_given_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CALLFLOW_TRUSTED_PROXIES", " 10.0.0.0/8, ::1 ,")
-    monkeypatch.setenv("CALLFLOW_TECHNOLOGIES", "IAX2,SIP")
+    monkeypatch.setenv("CALLFLOW_TECHNOLOGIES", "iax2, SIP")
     settings = load_settings()
     assert settings.trusted_proxies == ("10.0.0.0/8", "::1")
     assert settings.technologies == ("IAX2", "SIP")

@@ -94,7 +94,8 @@ class EachRequest:
             logging.getLogger(__name__).exception("defect", extra={"fields": {"request_id": request_id}})
             fields["outcome"] = "defect"
             if not answered:
-                await self._defect(path)(scope, receive, send_with_headers)
+                # By the path as it was made plain on the way.
+                await self._defect(scope["path"])(scope, receive, send_with_headers)
         seconds = time.perf_counter() - started
         fields["client"] = scope["client"][0] if scope.get("client") else None
         fields["duration_ms"] = round(seconds * 1000, 2)
@@ -151,9 +152,9 @@ class TolerantPath:
         if scope["type"] == "http":
             path: str = scope["path"]
             if "//" in path or path.endswith("/"):
-                tolerant = _SLASHES.sub("/", path)
-                if tolerant.startswith(self._prefixes):
-                    scope["path"] = tolerant.rstrip("/")
+                tolerant = _SLASHES.sub("/", path).rstrip("/")
+                if f"{tolerant}/".startswith(self._prefixes):
+                    scope["path"] = tolerant
         await self._app(scope, receive, send)
 
 

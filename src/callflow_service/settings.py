@@ -106,6 +106,11 @@ class Settings(BaseSettings):
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
+    @field_validator("technologies")
+    @classmethod
+    def _in_capitals(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(technology.upper() for technology in value)
+
     @field_validator("trusted_proxies")
     @classmethod
     def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:

@@ -328,10 +328,10 @@ class Caller:
             return False
         return True
 
-    async def register(self, name: str, contact: str) -> int:
+    async def register(self, name: str, contact: str, *, expires: int = 3600) -> int:
         """The status that the registration is answered with."""
         transaction = self._ask(
-            "REGISTER", [("To", f"<sip:{name}@{DOMAIN}>"), ("Contact", f"<{contact}>"), ("Expires", "3600")]
+            "REGISTER", [("To", f"<sip:{name}@{DOMAIN}>"), ("Contact", f"<{contact}>"), ("Expires", str(expires))]
         )
         await until(lambda: transaction in self.done, f"The registration of {name} was to be answered")
         return self.done[transaction].status

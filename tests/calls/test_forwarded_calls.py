@@ -96,6 +96,21 @@ async def test_before_the_call_it_goes_to_another_device(
     assert questions() == ["forward"]
 
 
+async def test_a_number_goes_out_even_where_a_phone_is_registered_by_that_name(
+    telephony: Telephony, set_flow: SetFlow
+) -> None:
+    contact = f"sip:37069999999@{telephony.far_end.sockets['phone'].address}"
+    assert await telephony.caller.register("37069999999", contact) == 200
+    await set_flow("reception", "before_call", external_number="37069999999")
+
+    call = await telephony.caller.place("reception")
+
+    assert await call.ends() == 200
+    await call.hang_up()
+    assert [(leg.place, leg.called) for leg in telephony.far_end.legs] == [("trunk", "37069999999")]
+    assert await telephony.caller.register("37069999999", contact, expires=0) == 200
+
+
 async def test_before_the_call_it_goes_to_a_number_which_is_told_of_the_did(
     telephony: Telephony, set_flow: SetFlow
 ) -> None:

@@ -99,8 +99,10 @@ def test_a_diversion_is_taken_apart(text: str, entry: Diversion) -> None:
         "",
         ",;,",
         ";reason=away",
-        "<sip:h>",
         "<sip:@h>",
+        "<sip:a b@h>",
+        "<sip:${x}@h>",
+        "<tel:>",
         "<sip:u@>",
         "<sip:u@h o>",
         "<sip:u@[h>",
@@ -108,19 +110,33 @@ def test_a_diversion_is_taken_apart(text: str, entry: Diversion) -> None:
         "<sip:u@[::1>",
         "<sip:u@h:1:2>",
         "<sip:u@h:port>",
-        "<sip:o'u@h>",
         "<http://u@h>",
         "u@h",
-        "<tel:>",
         "<sip:u@h",
         '"<sip:u@h>',
-        "<sip:" + "u" * 65 + "@h>",
-        "<sip:u%0d%0a@h>",
     ],
 )
 def test_an_entry_that_makes_no_sense_is_not_there(text: str) -> None:
     assert read(text, text, domain="h") == Came()
     assert read(f"{USER1}, {text}", "", domain="h") == Came((Diversion("user1", "h", "no-answer"),))
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "sip:10.0.0.1",
+        "sip:o'u@h",
+        "sip:alice%40contoso.com@h",
+        "sip:" + "u" * 65 + "@h",
+        "sip:u%0d%0a@h",
+    ],
+)
+def test_an_entry_whose_address_cannot_be_told_counts_all_the_same(uri: str) -> None:
+    came = read(f"<{uri}>;reason=user-busy;counter=4", f"<{uri};cause=486>;index=1", domain="h")
+    assert came.diversions == (Diversion("anonymous", "anonymous.invalid", "user-busy", 4),)
+    assert [(entry.user, entry.host, entry.cause) for entry in came.history] == [
+        ("anonymous", "anonymous.invalid", 486)
+    ]
 
 
 @pytest.mark.parametrize(

@@ -293,6 +293,7 @@ async def test_a_failed_transport_is_told_in_the_envelope_of_the_setting(
         assert errors == ["defect"]
     for other in ("device_callflow_delete", "user_details_get", "x/y", ""):
         assert answer(await enveloped.post(f"{prefix}/{other}")) == told("There is no such call", 404)
+    assert answer(await enveloped.post("/billing//api")) == told("There is no such call", 404)
     assert answer(await enveloped.get(prefix)) == told("There is no such call", 404)
 
 

@@ -62,6 +62,11 @@ ENCODED = {
     "multipart": lambda values: ("", MULTIPART, multipart(values)),
     "JSON": lambda values: ("", JSON, json.dumps(values).encode()),
     "JSON that names its character set": lambda values: ("", f"{JSON}; charset=utf-8", json.dumps(values).encode()),
+    "JSON after a byte order mark, with a Latin-1 value in it": lambda values: (
+        "",
+        JSON,
+        b'\xef\xbb\xbf{"unknown":"\xfc",' + json.dumps(values).encode()[1:],
+    ),
     "JSON after a byte order mark": lambda values: ("", JSON, b"\xef\xbb\xbf" + json.dumps(values).encode()),
     "JSON with numbers": lambda values: (
         "",

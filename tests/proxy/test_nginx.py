@@ -378,6 +378,14 @@ async def test_what_nginx_cannot_read_is_told_in_the_words_of_who_was_asked(prox
     assert await raw_answer(proxy, b"POST /switch/asterisk" + rest + b"\r\n" + host) == for_others
 
 
+@pytest.mark.parametrize("body", [b"gzip\r\n\r\n", b"chunked\r\n\r\nzz\r\n"], ids=["unknown coding", "broken chunk"])
+async def test_a_body_that_nginx_cannot_read_is_told_in_xml(proxy: Proxy, body: bytes) -> None:
+    head = b"POST %s HTTP/1.1\r\nHost: callflow.test\r\nConnection: close\r\n" % UPDATE.encode()
+    page = error_page(FAILED_TRANSPORT[400], "status").decode()
+    told = await raw_answer(proxy, head + b"Transfer-Encoding: " + body)
+    assert told == ("HTTP/1.1 400 Bad Request", "application/xml; charset=utf-8", page)
+
+
 async def test_who_asks_too_often_is_told_so_in_xml(lonely_proxy: Proxy) -> None:
     request = f"POST {SIGNED_GET} HTTP/1.1\r\nHost: callflow.test\r\nContent-Length: 0\r\n"
     reader, writer = await asyncio.open_connection(HERE, lonely_proxy.http.base_url.port, local_addr=("127.0.0.3", 0))

@@ -66,9 +66,11 @@ _ENTRY = re.compile(rf'(?:{_STEPPED_OVER}|[^",<])+', re.DOTALL)
 _PART = re.compile(rf'(?:{_STEPPED_OVER}|[^";<])+', re.DOTALL)
 _BRACKETED = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^"<])*<([^<>]*)>', re.DOTALL)
 _TEL_SEPARATORS = re.compile(r"[-.()]")
+# What RFC 3261 lets stand before the @, and the # that telephones send.
+_URI_USER = re.compile(r"[A-Za-z0-9!#$%&'()*+,./:;=?_~-]+", re.ASCII)
 _USER = re.compile(r"[A-Za-z0-9.+*#_-]{1,64}", re.ASCII)
 # A name or an address, IPv6 in brackets that both are there: some dialplans step over what a bracket opens.
-_HOST = re.compile(r"(?:[A-Za-z0-9.-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?", re.ASCII)
+_HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?", re.ASCII)
 _INDEX = re.compile(r"[0-9]{1,4}(?:\.[0-9]{1,4}){0,63}", re.ASCII)
 _CAUSE = re.compile(r"[1-6][0-9]{2}", re.ASCII)
 _REASON_CAUSE = re.compile(r"(?:^|,)\s*SIP\s*;[^,]*?\bcause=([1-6][0-9]{2})\b", re.ASCII | re.IGNORECASE)
@@ -242,18 +244,27 @@ def _read_address(uri: str, domain: str) -> _Address | None:
     scheme, _, rest = uri.strip().partition(":")
     match scheme.lower():
         case "sip" | "sips":
-            named, _, place = rest.partition("@")
+            named, at, place = rest.partition("@")
+            if not at:
+                named, place = "", rest
+            elif not _URI_USER.fullmatch(named):
+                return None
             user = unquote(re.split("[:;]", named, maxsplit=1)[0])
         case "tel":
             number = re.split("[;?]", rest, maxsplit=1)[0]
+            if not _URI_USER.fullmatch(number):
+                return None
             user = _TEL_SEPARATORS.sub("", number)
             place = domain + rest.removeprefix(number)
         case _:
             return None
     place, _, headers = place.partition("?")
     host, *parameters = place.split(";")
-    if not (_USER.fullmatch(user) and _HOST.fullmatch(host)):
+    if not _HOST.fullmatch(host):
         return None
+    if not _USER.fullmatch(user):
+        # It was a diversion all the same, and counts.
+        user, host = _NOBODY, _NOWHERE
     escaped = _pairs(headers.split("&"))
     return _Address(user, host, _pairs(parameters), {name: unquote(value) for name, value in escaped.items()})
 

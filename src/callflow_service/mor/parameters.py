@@ -173,7 +173,7 @@ def _json(body: bytes) -> Iterator[Parameter]:
         text = body.decode("utf-8-sig")
         damaged = False
     except UnicodeDecodeError:
-        text = body.decode("utf-8", "surrogateescape")
+        text = body.decode("utf-8-sig", "surrogateescape")
         damaged = True
     try:
         # A number counts as the digits sent.

@@ -27,6 +27,7 @@ _LINGER_SECONDS: Final = 1.0
 _MOST_TURNED_AWAY: Final = 1000
 """How many requests a second are turned away at most, over all connections."""
 
+_NOT_ASCII: Final = re.compile(rb"[\x80-\xff]")
 _SLASHES: Final = re.compile(rb"/{2,}")
 _MOR_PATHS: Final = tuple(prefix.encode() + b"/" for prefix in PREFIXES)
 
@@ -60,6 +61,7 @@ class Connection(HttpToolsProtocol):
         super().connection_made(cast("asyncio.Transport", _InOnePiece(transport, self.loop)))
         self.url = b""
         self._unused = 0
+        self._is_in_first_line = True
         self._is_refused = False
         self._is_turned_away = False
         self._untaken: asyncio.TimerHandle | None = None
@@ -79,6 +81,8 @@ class Connection(HttpToolsProtocol):
         if self._is_refused:
             return
         self._unused += len(data)
+        if self._is_in_first_line:
+            data = self._escaped(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -118,6 +122,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Stop the body's clock, if it had not come with the head."""
+        self._is_in_first_line = True
         if self._is_turned_away:
             self._turn_away()
             return
@@ -155,6 +160,17 @@ class Connection(HttpToolsProtocol):
             self._close_in(_NEW_SECONDS)
         else:
             super().shutdown()
+
+    def _escaped(self, data: bytes) -> bytes:
+        """Escape what is not ASCII in a request's first line: some clients send a query as it was typed.
+
+        The parser takes none of it. Escaped, it is read like every value: as UTF-8, else as Latin-1.
+        """
+        line, newline, rest = data.partition(b"\n")
+        self._is_in_first_line = not newline
+        if line.isascii():
+            return data
+        return _NOT_ASCII.sub(lambda found: b"%%%02X" % ord(found[0]), line) + newline + rest
 
     def _turn_away(self) -> None:
         """Answer a request that has come whole, for which nothing else was done."""
