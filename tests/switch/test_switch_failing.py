@@ -204,6 +204,9 @@ async def test_a_frozen_database_lets_calls_carry_on_in_time_and_is_found_again(
         for face, response in zip((*FACES, *FACES), await asyncio.gather(*asked), strict=True):
             carries_on(face, response)
         assert set(outcomes(caplog)) == {"carry on: out of time"}
+        # A second on, a wrong password is looked for in the database again.
+        await asyncio.sleep(1.1)
+        assert (await question(service, "opensips", ("switch", "wrong"))).status_code == 401
         line.thaw()
         await until(found)
 

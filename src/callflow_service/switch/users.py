@@ -19,6 +19,7 @@ from callflow_service.storage.replica import Reading
 _FRESH_SECONDS: Final = 10.0
 _RETRY_SECONDS: Final = 1.0
 _READ_SECONDS: Final = 1.5
+_PATIENCE_SECONDS: Final = 0.1
 
 _log = logging.getLogger(__name__)
 
@@ -75,7 +76,8 @@ class SwitchUsers:
     async def _find(self, username: str, password: str) -> SwitchUser | None:
         user = self._known(username, password)
         if user is None and (time.monotonic() - self._read_at > _RETRY_SECONDS or self._is_reading):
-            await asyncio.shield(self._read_again())
+            # Who is not known is not known in time either where the database hangs.
+            await asyncio.wait((self._read_again(),), timeout=_PATIENCE_SECONDS if self._is_read else None)
             user = self._known(username, password)
         if user is None and not self._is_read:
             raise StorageUnavailable("switch users")
