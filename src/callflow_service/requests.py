@@ -184,6 +184,14 @@ def client_address(request: Request) -> IPv4Address | IPv6Address | None:
     return _address(request.client.host) if request.client else None
 
 
+def header(request: Request, name: bytes) -> str:
+    """The first header of a name, in small letters; empty where there is none."""
+    for found, value in request.scope["headers"]:
+        if found == name:
+            return str(value, "latin-1")
+    return ""
+
+
 @lru_cache(4096)
 def _address(host: str) -> IPv4Address | IPv6Address | None:
     try:

@@ -29,7 +29,7 @@ from callflow_service.domain.errors import (
 from callflow_service.mor import documentation
 from callflow_service.mor.pages import MEDIA_TYPE, ErrorEnvelope, error_page, get_page, update_page
 from callflow_service.mor.parameters import Parameters, RequestUnreadable, read_parameters
-from callflow_service.requests import client_address
+from callflow_service.requests import client_address, header
 from callflow_service.service import CallFlows, Sender
 
 MAX_BODY: Final = 64 * 1024
@@ -141,7 +141,7 @@ class MorFace:
             if body is None:
                 log["outcome"] = FAILED_TRANSPORT[413]
                 return self.failed_transport(413)
-            parameters = read_parameters(request.scope["query_string"], request.headers.get("content-type", ""), body)
+            parameters = read_parameters(request.scope["query_string"], header(request, b"content-type"), body)
             log["account"] = _IN_NO_USERNAME.split(parameters.values.get("u", "")[:64], maxsplit=1)[0]
             page = await answer(parameters)
         except RequestUnreadable as error:

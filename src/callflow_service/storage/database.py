@@ -2,10 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final, TypeVar, cast
+from typing import Final, NoReturn, TypeVar, cast
 
 from asyncpg import InterfaceError, InternalClientError, PostgresError
 from pydantic import SecretStr
@@ -25,6 +25,8 @@ _TROUBLE: Final = (*SERVER_TROUBLE, "40001")
 
 # What breaks a connection, or comes of a broken one: asyncpg has an error apart for one that failed while it was idle.
 _BROKEN: Final = (OSError, InterfaceError, InternalClientError)
+
+_CAUGHT: Final = (TimeoutError, PoolTimeoutError, PostgresError, DBAPIError, *_BROKEN)
 
 PLANNING: Final = {
     "plan_cache_mode": "force_generic_plan",
@@ -113,12 +115,13 @@ class Database:
             StorageUnavailable: PostgreSQL cannot be reached, has no room, or did not answer in time; `Overloaded`
                 where too much is in work already.
         """
-        with _translated_errors():
-            try:
-                async with asyncio.timeout(self._timeout):
-                    return await self._in_turn(work)
-            except TimeoutError as error:
-                raise StorageUnavailable("no answer in time") from error
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await self._in_turn(work)
+        except TimeoutError as error:
+            raise StorageUnavailable("no answer in time") from error
+        except _CAUGHT as error:
+            _raise_translated(error)
 
     async def read(self, work: Callable[[Driver], Awaitable[T]]) -> T:
         """Do the work of one request that only reads, on the driver's own connection; the caller bounds its time.
@@ -127,8 +130,10 @@ class Database:
             StorageUnavailable: PostgreSQL cannot be reached, or has no room; `Overloaded` where too much is in work
                 already.
         """
-        with _translated_errors():
+        try:
             return await self._in_turn(lambda session: work(driver_of(session)))
+        except _CAUGHT as error:
+            _raise_translated(error)
 
     async def _in_turn(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
         if self.is_full:
@@ -177,19 +182,13 @@ class Database:
         await self._engine.dispose()
 
 
-@contextmanager
-def _translated_errors() -> Iterator[None]:
-    try:
-        yield
-    except (OSError, TimeoutError, PoolTimeoutError) as error:
-        raise StorageUnavailable(type(error).__name__) from error
-    except (PostgresError, InterfaceError, InternalClientError, DBAPIError) as error:
-        # SQLAlchemy wraps what happens while it connects; a statement's errors come as the driver has them.
-        cause = error.orig if isinstance(error, DBAPIError) else error
-        state = str(getattr(cause, "sqlstate", None) or "")
-        if not state or state.startswith(_TROUBLE):
-            raise StorageUnavailable(type(cause).__name__) from error
-        raise
+def _raise_translated(error: Exception) -> NoReturn:
+    # SQLAlchemy wraps what happens while it connects; a statement's errors come as the driver has them.
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    state = str(getattr(cause, "sqlstate", None) or "")
+    if not state or state.startswith(_TROUBLE):
+        raise StorageUnavailable(type(cause).__name__) from error
+    raise error
 
 
 def _is_clean(session: AsyncSession, error: BaseException) -> bool:

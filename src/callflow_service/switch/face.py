@@ -16,7 +16,7 @@ from callflow_service.domain.dialing import DialPlan
 from callflow_service.domain.errors import Overloaded, StorageUnavailable, TooManyGuesses
 from callflow_service.domain.routing import Decision
 from callflow_service.repositories.lookups import SwitchUser
-from callflow_service.requests import client_address
+from callflow_service.requests import client_address, header
 from callflow_service.service import Asked, Calls
 from callflow_service.switch import documentation
 from callflow_service.switch.flat import Asterisk, OpenSips
@@ -98,7 +98,7 @@ class SwitchFace:
             async with asyncio.timeout(request.scope["began"] + self.timeout_ms / 1000 - time.perf_counter()):
                 # Read before anything is refused, for even a refusal must fit the question.
                 problem = await _read_values(request, values)
-                user = await self.users.authenticate(request.headers.get("authorization", ""), client_address(request))
+                user = await self.users.authenticate(header(request, b"authorization"), client_address(request))
                 if user is not None and not problem:
                     log["account"] = user.username
                     return await self._decide(switch, user, values, log)
@@ -148,7 +148,7 @@ async def _read_values(request: Request, values: dict[str, str]) -> str:
             return "body too large"
     if not body:
         return ""
-    if not request.headers.get("content-type", "").lower().startswith("application/json"):
+    if not header(request, b"content-type").lower().startswith("application/json"):
         values.update(_form(body))
         return ""
     try:

@@ -77,7 +77,10 @@ class SwitchUsers:
         user = self._known(username, password)
         if user is None and (time.monotonic() - self._read_at > _RETRY_SECONDS or self._is_reading):
             # Who is not known is not known in time either where the database hangs.
-            await asyncio.wait((self._read_again(),), timeout=_PATIENCE_SECONDS if self._is_read else None)
+            reading = self._read_again()
+            await asyncio.wait((reading,), timeout=_PATIENCE_SECONDS if self._is_read else None)
+            if reading.done():
+                reading.result()
             user = self._known(username, password)
         if user is None and not self._is_read:
             raise StorageUnavailable("switch users")
