@@ -55,14 +55,11 @@ class RequestRecord(logging.LogRecord):
 
 
 class _Output(logging.Handler):
-    """Writes each line at once and whole: no buffer to lose, no lock to wait for, no line amid another's."""
+    """Writes each line at once and whole: no buffer to lose, no line amid another worker's."""
 
     def __init__(self, descriptor: int) -> None:
         super().__init__()
         self._descriptor = descriptor
-
-    def createLock(self) -> None:  # noqa: N802 - logging's own name
-        self.lock = None
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
