@@ -1,18 +1,37 @@
 """What is around every request: its id, its log line, whom it came from, and the health of the service."""
 
+import asyncio
 import json
 import logging
 import re
+import time
 from collections.abc import Callable
+from typing import Annotated, Any
 
 import asyncpg
 import httpx
 import pytest
+import pytest_asyncio
+from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi.routing import APIRoute
 from pydantic import SecretStr
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
+from callflow_service.app import lifespan
+from callflow_service.requests import EachRequest, FastLane
 from callflow_service.watching.logs import JsonLines
-from mor_requests import GET, UPDATE, StartService, answer, refused, update
+from clusters import until
+from mor_requests import GET, UPDATE, StartService, answer, get, refused, update
 from own_demo import open_own_demo
+from statements import statements
+
+
+@pytest_asyncio.fixture(scope="module")
+async def proxied_service(start_service: StartService, demo_url: SecretStr) -> httpx.AsyncClient:
+    """Behind a proxy that it trusts: the tests themselves."""
+    return await start_service(demo_url, trusted_proxies=("127.0.0.1",))
+
 
 DEAD = SecretStr("postgresql://postgres@127.0.0.1:1/callflow")
 
@@ -44,8 +63,45 @@ async def test_a_service_on_another_schema_says_what_to_do(
             ("DROP TABLE alembic_version", 503, none),
         ):
             await demo.database.execute(statement)
+            await until(lambda status=status, detail=detail: is_told(service, status, detail))
+
+
+async def is_told(service: httpx.AsyncClient, status: int, detail: str | None) -> bool:
+    response = await service.get("/health/ready")
+    return (response.status_code, response.json().get("detail")) == (status, detail)
+
+
+async def test_readiness_costs_the_database_next_to_nothing_however_often_it_is_asked(
+    start_service: StartService, demo_url: SecretStr
+) -> None:
+    service = await start_service(demo_url)
+    async with statements() as executed:
+        began = time.monotonic()
+        for _ in range(50):
+            assert (await service.get("/health/ready")).status_code == 200
+        most = 1 + int(time.monotonic() - began)
+    assert executed.count("SELECT version_num FROM alembic_version") <= most
+
+
+async def test_a_worker_that_is_full_is_ready_all_the_same(
+    start_service: StartService, create_database: Callable[..., SecretStr], migrated_url: SecretStr
+) -> None:
+    async with open_own_demo(create_database, migrated_url) as demo:
+        service = await start_service(demo.url, max_in_flight=1, database_timeout_ms=20_000)
+        async with demo.database.transaction():
+            await demo.database.execute("LOCK TABLE device")
+            waiting = asyncio.create_task(service.post(GET, data=get()))
+            await until(lambda: waits_for_a_lock(demo.database))
+            assert (await service.post(GET, data=get())).status_code == 503
             response = await service.get("/health/ready")
-            assert (response.status_code, response.json().get("detail")) == (status, detail)
+            assert (response.status_code, response.json()) == (200, {"status": "ok"})
+        assert (await waiting).status_code == 200
+
+
+async def waits_for_a_lock(database: asyncpg.Connection) -> bool:
+    # Not `pg_stat_activity`, which within a transaction shows what it showed first.
+    statement = "SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'device'::regclass AND NOT granted)"
+    return bool(await database.fetchval(statement))
 
 
 async def test_what_is_none_of_the_calls_is_not_found_in_json(demo_service: httpx.AsyncClient) -> None:
@@ -56,20 +112,33 @@ async def test_what_is_none_of_the_calls_is_not_found_in_json(demo_service: http
 
 @pytest.mark.usefixtures("untouched")
 @pytest.mark.parametrize("request_id", ["a.B-c_9", "a" * 64])
-async def test_a_request_keeps_the_id_it_came_with(demo_service: httpx.AsyncClient, request_id: str) -> None:
-    response = await demo_service.post(UPDATE, data=update(), headers={"X-Request-ID": request_id})
+async def test_a_request_keeps_the_id_that_a_trusted_proxy_gave_it(
+    proxied_service: httpx.AsyncClient, demo_database: asyncpg.Connection, request_id: str
+) -> None:
+    response = await proxied_service.post(UPDATE, data=update(), headers={"X-Request-ID": request_id})
     assert response.headers["x-request-id"] == request_id
+    assert await demo_database.fetchval("SELECT request_id FROM callflow_history") == request_id
+
+
+@pytest.mark.usefixtures("untouched")
+async def test_a_client_does_not_choose_the_id_under_which_its_change_is_remembered(
+    demo_service: httpx.AsyncClient, demo_database: asyncpg.Connection
+) -> None:
+    response = await demo_service.post(UPDATE, data=update(), headers={"X-Request-ID": "somebody-elses"})
+    given = response.headers["x-request-id"]
+    assert re.fullmatch("[0-9a-f]{16}", given)
+    assert await demo_database.fetchval("SELECT request_id FROM callflow_history") == given
 
 
 @pytest.mark.parametrize("request_id", ["", "a b", "a" * 65, "é", "a;b"])
-async def test_a_request_gets_an_id_where_its_own_is_none(demo_service: httpx.AsyncClient, request_id: str) -> None:
-    response = await demo_service.post(UPDATE, headers={"X-Request-ID": request_id.encode("latin-1")})
+async def test_a_request_gets_an_id_where_its_own_is_none(proxied_service: httpx.AsyncClient, request_id: str) -> None:
+    response = await proxied_service.post(UPDATE, headers={"X-Request-ID": request_id.encode("latin-1")})
     assert re.fullmatch("[0-9a-f]{16}", response.headers["x-request-id"])
 
 
 @pytest.mark.usefixtures("untouched")
 async def test_each_request_is_one_log_line_with_the_path_without_the_query(
-    demo_service: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+    proxied_service: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     headers = {"X-Request-ID": "the-id", "Content-Type": "application/json"}
@@ -81,7 +150,7 @@ async def test_each_request_is_one_log_line_with_the_path_without_the_query(
     ):
         caplog.clear()
         body = json.dumps({**update(), "p": "", "u": username})
-        await demo_service.post(f"{url}?p=secret&test=1", content=body, headers=headers)
+        await proxied_service.post(f"{url}?p=secret&test=1", content=body, headers=headers)
         (record,) = [record for record in caplog.records if record.name == "callflow_service.request"]
         line = json.loads(JsonLines().format(record).encode())
         assert {name: line[name] for name in sorted(set(line) - {"time", "duration_ms"})} == {
@@ -174,3 +243,79 @@ async def test_the_explorer_may_run_its_own_scripts_alone(demo_service: httpx.As
     }
     expected = {name: value for name, value in SECURITY.items() if name != "cache-control"} | own
     assert {name: headers[name] for name in expected} == expected
+
+
+async def test_a_cancelled_request_is_logged_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    observed: list[tuple[object, float | None]] = []
+    is_in_work = asyncio.Event()
+
+    async def never_answers(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        is_in_work.set()
+        await asyncio.Event().wait()
+
+    async def unused(*_: object) -> Any:
+        raise NotImplementedError
+
+    app = EachRequest(
+        never_answers,
+        defect=lambda _: Response(status_code=500),
+        observe=lambda fields, seconds: observed.append((fields["outcome"], seconds)),
+    )
+    scope = {"type": "http", "method": "POST", "path": UPDATE, "headers": [], "client": ("::ffff:192.0.2.7", 5)}
+    request = asyncio.create_task(app(scope, unused, unused))
+    await is_in_work.wait()
+    request.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await request
+    ((outcome, seconds),) = observed
+    (record,) = [record for record in caplog.records if record.name == "callflow_service.request"]
+    line = json.loads(JsonLines().format(record))
+    assert (outcome, line["outcome"], line["client"]) == ("cancelled", "cancelled", "192.0.2.7")
+    assert seconds is not None
+
+
+def test_a_route_with_security_cannot_go_the_way_on_which_it_would_be_skipped() -> None:
+    def must_have_token() -> None:
+        raise NotImplementedError
+
+    async def plain(request: Request) -> Response:
+        raise NotImplementedError
+
+    async def secured(request: Request, _: Annotated[None, Depends(must_have_token)]) -> Response:
+        raise NotImplementedError
+
+    open_to_all, locked = APIRouter(), APIRouter(dependencies=[Depends(must_have_token)])
+    open_to_all.add_api_route("/plain", plain)
+    open_to_all.add_api_route("/by-its-signature", secured)
+    open_to_all.add_api_route("/by-its-route", plain, dependencies=[Depends(must_have_token)])
+    locked.add_api_route("/by-its-router", plain)
+    taken, *others = [route for route in (*open_to_all.routes, *locked.routes) if isinstance(route, APIRoute)]
+    FastLane(FastAPI(), routes=[taken])
+    assert len(others) == 3
+    for route in others:
+        with pytest.raises(ValueError, match=f"^{route.path} needs what FastAPI does"):
+            FastLane(FastAPI(), routes=[route])
+
+
+async def test_what_cannot_be_closed_keeps_nothing_else_open(caplog: pytest.LogCaptureFixture) -> None:
+    closed: list[str] = []
+    has_failed = asyncio.Event()
+
+    async def fails() -> None:
+        has_failed.set()
+        raise RuntimeError("secret")
+
+    async def close_first() -> None:
+        closed.append("first")
+
+    async def close_last() -> None:
+        closed.append("last")
+
+    with pytest.raises(RuntimeError):
+        async with lifespan(state={}, beside=fails, closing=[close_first, fails, close_last])(FastAPI()):
+            await has_failed.wait()
+    assert sorted(closed) == ["first", "last"]
+    # What ran beside the requests was told, too.
+    (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert json.loads(JsonLines().format(record))["error"] == "RuntimeError"

@@ -8,15 +8,21 @@ from pathlib import Path
 import asyncpg
 import pytest
 from pydantic import SecretStr
+from starlette.responses import PlainTextResponse
 
-from callflow_service.requests import SECURITY_HEADERS
+from callflow_service.requests import SECURITY_HEADERS, Refusal
+from callflow_service.watching.metrics import Metrics
 from mor_requests import GET, get, got, refused
 from postgresql import asyncpg_url
-from test_serving import Served, read_answer, request, served
+from test_serving import HERE, Served, read_answer, request, served
 
 ASKED = request(GET, get(), "X-Request-ID: mine")
 UNAVAILABLE = refused("Service is temporarily unavailable", 503)
-ONE_AT_ONCE = {"CALLFLOW_MAX_IN_FLIGHT": "1", "CALLFLOW_DATABASE_TIMEOUT_MS": "20000"}
+ONE_AT_ONCE = {
+    "CALLFLOW_MAX_IN_FLIGHT": "1",
+    "CALLFLOW_DATABASE_TIMEOUT_MS": "20000",
+    "CALLFLOW_TRUSTED_PROXIES": HERE,
+}
 SECURITY = {name.decode(): [value.decode()] for name, value in SECURITY_HEADERS}
 WAITING = """SELECT EXISTS (
     SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')"""
@@ -70,3 +76,14 @@ async def test_who_wants_no_second_answer_is_hung_up_on_after_the_refusal(demo_u
             status, headers, _ = await asyncio.to_thread(read_answer, connection)
             assert (status, headers["connection"]) == (503, ["close"])
             assert await asyncio.to_thread(connection.recv, 1) == b""
+
+
+def test_a_refusal_is_counted_but_does_not_make_the_calls_look_fast() -> None:
+    metrics = Metrics([], has_replica=False)
+    refusal = Refusal(
+        PlainTextResponse("", 503), is_due=lambda _: True, observe=metrics.observe, trusts=lambda _: False
+    )
+    refusal.written([], None, keep_alive=True)
+    text = metrics.exposition().decode()
+    assert 'callflow_calls_total{call="other",face="other",outcome="overloaded"} 1.0' in text
+    assert 'callflow_request_seconds_count{call="other"} 0.0' in text

@@ -77,7 +77,7 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
 async def traced(start_service: StartService, collector: Collector, demo_url: SecretStr) -> httpx.AsyncClient:
     """The service on the demo data, whose traces the collector gets."""
     del collector
-    return await start_service(demo_url, tracing_enabled=True)
+    return await start_service(demo_url, tracing_enabled=True, trusted_proxies=("127.0.0.1",))
 
 
 def attributes(span: Span) -> dict[str, object]:

@@ -2,27 +2,28 @@
 
 import asyncio
 import gc
+import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.exception_handlers import http_exception_handler
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
-from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from callflow_service import __version__
 from callflow_service.credentials.api_keys import Keyring
 from callflow_service.credentials.guesses import Guesses
 from callflow_service.credentials.passwords import Passwords
-from callflow_service.domain.errors import StorageUnavailable
+from callflow_service.domain.errors import Overloaded, StorageUnavailable
 from callflow_service.mor.face import PREFIXES, MorFace
-from callflow_service.requests import EachRequest, Endpoint, FastLane, Refusal, TolerantPath
+from callflow_service.requests import EachRequest, FastLane, FromProxies, Refusal, TolerantPath
 from callflow_service.service import CallFlows, Calls
 from callflow_service.settings import Settings, load_settings
 from callflow_service.storage.database import Database
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[Mapping[str, Any]]]
 
 _CALLS: Final = ("device_callflow_update", "device_callflow_get", *(f"switch.{switch.name}" for switch in SWITCHES))
+_ASKED_SECONDS: Final = 1.0
 _DESCRIPTION: Final = """\
 Change what a device does with a call, through the HTTP call that MOR's clients make already.
 
@@ -82,24 +84,21 @@ def create_app(settings: Settings) -> ASGIApp:
     tracing = _start_tracing() if settings.tracing_enabled else None
     # What a switch is answered depends on its question, so its questions are refused where that is known.
     addresses = tuple(f"{prefix}/".encode() for prefix in PREFIXES)
-    refusal = Refusal(
-        mor.unavailable(),
-        is_due=lambda address: database.is_full and address.startswith(addresses),
-        observe=observe,
-    )
+    state: dict[str, object] = {}
 
     closing = [guesses.close, reading.close, database.close]
     if tracing:
         closing.append(partial(asyncio.to_thread, tracing.stop))
-    lifespan = _lifespan(
-        state={"refusal": refusal},
+    run = lifespan(
+        state=state,
         beside=partial(watch, metrics, database, reading) if metrics else None,
         closing=closing,
     )
-    app = _application(settings, lifespan, tracing)
-    faces = (mor.router(), switches.router())
-    for face in faces:
-        app.include_router(face)
+    app = _application(settings, run, tracing)
+    routers = (mor.router(), switches.router())
+    for router in routers:
+        app.include_router(router)
+    fast = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
     _add_health(app, database)
     if metrics:
         _add_metrics(app, metrics)
@@ -125,14 +124,19 @@ def create_app(settings: Settings) -> ASGIApp:
 
     # Around the application and not in it, where each request would first pass layers that have nothing to do for it.
     # What is traced goes through it all the same, for FastAPI makes the spans.
-    served: ASGIApp = app if tracing else FastLane(app, endpoints=_endpoints(faces))
+    served: ASGIApp = app if tracing else FastLane(app, routes=fast)
     served = EachRequest(TolerantPath(served, prefixes=PREFIXES), defect=defect, observe=observe)
-    if settings.trusted_proxies:
-        served = ProxyHeadersMiddleware(served, trusted_hosts=list(settings.trusted_proxies))  # type: ignore[arg-type,assignment]  # uvicorn and Starlette write the same types differently
-    return served
+    proxied = FromProxies(served, trusted=settings.trusted_proxies)
+    state["refusal"] = Refusal(
+        mor.unavailable(),
+        is_due=lambda address: database.is_full and address.startswith(addresses),
+        observe=observe,
+        trusts=proxied.trusts,
+    )
+    return proxied if settings.trusted_proxies else served
 
 
-def _lifespan(
+def lifespan(
     *,
     state: Mapping[str, Any],
     beside: Callable[[], Coroutine[None, None, None]] | None,
@@ -141,25 +145,39 @@ def _lifespan(
     """What happens around serving: `beside` runs meanwhile, `closing` is called in the end, connections see `state`."""
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
+    async def run(_: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
         # What is there by now stays, and requests leave next to nothing behind: the collector need not look so often.
         gc.collect()
         gc.freeze()
         gc.set_threshold(20_000, 20, 20)
-        running = asyncio.create_task(beside()) if beside else None
-        yield state
-        if running:
-            running.cancel()
-            await asyncio.wait((running,))
-        for close in closing:
-            await close()
+        # One that fails keeps none of the others from closing.
+        async with AsyncExitStack() as ends:
+            for close in closing:
+                ends.push_async_callback(close)
+            if beside:
+                ends.push_async_callback(_cancel, asyncio.create_task(_logged(beside())))
+            yield state
 
-    return lifespan
+    return run
+
+
+async def _logged(running: Coroutine[None, None, None]) -> None:
+    """Run beside the requests; nobody waits for the end, so a defect is logged here."""
+    try:
+        await running
+    except Exception:
+        logging.getLogger(__name__).exception("defect")
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
 
 
 def _application(
     settings: Settings,
-    lifespan: Lifespan,
+    run: Lifespan,
     tracing: "Tracing | None",
 ) -> FastAPI:
     create = FastAPIOffline if settings.docs_enabled else FastAPI
@@ -167,7 +185,7 @@ def _application(
         title="callflow-service",
         version=__version__,
         description=_DESCRIPTION,
-        lifespan=lifespan,
+        lifespan=run,
         redirect_slashes=False,
         openapi_url="/openapi.json" if settings.docs_enabled else None,
         docs_url="/docs" if settings.docs_enabled else None,
@@ -195,7 +213,7 @@ def _start_tracing() -> "Tracing":
     return Tracing()
 
 
-def _observe_nothing(_fields: Mapping[str, object], _seconds: float) -> None:
+def _observe_nothing(_fields: Mapping[str, object], _seconds: float | None) -> None:
     pass
 
 
@@ -225,11 +243,6 @@ def _name_security_scheme(app: FastAPI) -> None:
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way to extend the document
 
 
-def _endpoints(faces: Iterable[APIRouter]) -> dict[tuple[str, str], Endpoint]:
-    routes = [route for face in faces for route in face.routes if isinstance(route, APIRoute)]
-    return {(method, route.path): route.endpoint for route in routes for method in route.methods or ()}
-
-
 def _reading(settings: Settings, primary: Database) -> Database | Reading:
     """Where the switches' questions are answered from."""
     if not settings.read_database_url.get_secret_value():
@@ -246,7 +259,36 @@ def _reading(settings: Settings, primary: Database) -> Database | Reading:
     return Reading(replica, primary, timeout_ms=timeout_ms)
 
 
+class Readiness:
+    """Whether calls can be served, asked of the database at most once a second, however often it is asked here."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._asking: asyncio.Task[str | None] | None = None
+        self._asked_at = float("-inf")
+        self._last: str | None = None
+
+    async def problem(self) -> str | None:
+        """What keeps calls from being served, as a sentence; None where nothing does."""
+        if self._asking is None or (self._asking.done() and time.monotonic() - self._asked_at >= _ASKED_SECONDS):
+            self._asked_at = time.monotonic()
+            self._asking = asyncio.create_task(self._ask())
+        return await asyncio.shield(self._asking)
+
+    async def _ask(self) -> str | None:
+        try:
+            self._last = await self._database.run(schema_problem)
+        except Overloaded:
+            # A worker that is full says nothing new of the database: what was found last still holds.
+            pass
+        except StorageUnavailable:
+            self._last = "The database cannot be reached."
+        return self._last
+
+
 def _add_health(app: FastAPI, database: Database) -> None:
+    readiness = Readiness(database)
+
     @app.get("/health/live", tags=["Health"], summary="Whether the process answers")
     async def live() -> dict[str, str]:
         return {"status": "ok"}
@@ -259,11 +301,9 @@ def _add_health(app: FastAPI, database: Database) -> None:
     )
     async def ready(request: Request) -> JSONResponse:
         if getattr(request.state, "ending", False):
-            return JSONResponse({"status": "unavailable", "detail": "The service is ending."}, 503)
-        try:
-            problem = await database.run(schema_problem)
-        except StorageUnavailable:
-            problem = "The database cannot be reached."
+            problem: str | None = "The service is ending."
+        else:
+            problem = await readiness.problem()
         if problem:
             return JSONResponse({"status": "unavailable", "detail": problem}, 503)
         return JSONResponse({"status": "ok"})

@@ -76,16 +76,12 @@ def test_what_is_on_is_open(account: Account | None) -> None:
 LISTED = replace(ADMIN, allowed_addresses=tuple(map(ip_network, ("192.0.2.0/24", "198.51.100.7", "2001:db8::/32"))))
 
 
-@pytest.mark.parametrize(
-    "address", ["192.0.2.0", "192.0.2.255", "::ffff:192.0.2.9", "198.51.100.7", "2001:db8:ffff::1", "2001:db8::%eth0"]
-)
+@pytest.mark.parametrize("address", ["192.0.2.0", "192.0.2.255", "198.51.100.7", "2001:db8:ffff::1", "2001:db8::%eth0"])
 def test_an_address_of_the_list_comes_in(address: str) -> None:
     check_address(LISTED, ip_address(address))
 
 
-@pytest.mark.parametrize(
-    "address", ["192.0.1.255", "192.0.3.0", "198.51.100.6", "::ffff:198.51.100.8", "2001:db9::1", "::c000:201", None]
-)
+@pytest.mark.parametrize("address", ["192.0.1.255", "192.0.3.0", "198.51.100.6", "2001:db9::1", "::c000:201", None])
 def test_an_address_outside_the_list_is_a_failed_login(address: str | None) -> None:
     with pytest.raises(LoginFailed):
         check_address(LISTED, ip_address(address) if address else None)

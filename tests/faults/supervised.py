@@ -36,7 +36,12 @@ class Supervised:
         self._port = free_port()
         self.url = f"http://127.0.0.1:{self._port}"
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("CALLFLOW_")}
-        usual = {"CALLFLOW_ENCRYPTION_KEYS": KEY.get_secret_value(), "CALLFLOW_DRAIN_SECONDS": "0"}
+        usual = {
+            "CALLFLOW_ENCRYPTION_KEYS": KEY.get_secret_value(),
+            "CALLFLOW_DRAIN_SECONDS": "0",
+            # The tests name their requests' ids, and find them in the history.
+            "CALLFLOW_TRUSTED_PROXIES": "127.0.0.1",
+        }
         self._environment = inherited | usual | settings
         self._process: asyncio.subprocess.Process | None = None
 

@@ -19,6 +19,12 @@ HISTORY = """SELECT account_id, face, host(address) AS address, request_id, devi
 FROM callflow_history ORDER BY id"""
 
 
+@pytest_asyncio.fixture(scope="module")
+async def proxied_service(start_service: StartService, demo_url: SecretStr) -> httpx.AsyncClient:
+    """Behind a proxy that it trusts, whose requests keep their ids: the tests themselves."""
+    return await start_service(demo_url, trusted_proxies=("127.0.0.1",))
+
+
 def row(**changes: object) -> dict[str, object]:
     """A stored call flow as JSON: device 4 forwards to device 5 before the call."""
     return {
@@ -73,19 +79,19 @@ async def call_flows(database: asyncpg.Connection) -> list[dict[str, object]]:
     ],
 )
 async def test_an_update_stores_one_row_and_who_made_it(
-    demo_service: httpx.AsyncClient,
+    proxied_service: httpx.AsyncClient,
     demo_database: asyncpg.Connection,
     sent: dict[str, str | None],
     stored: dict[str, object],
 ) -> None:
-    await demo_service.post(UPDATE, data=update(**sent), headers={"X-Request-ID": "the-request"})
+    await proxied_service.post(UPDATE, data=update(**sent), headers={"X-Request-ID": "the-request"})
     assert await call_flows(demo_database) == [stored]
     assert await history(demo_database) == [change("the-request", None, stored)]
 
 
 @pytest.mark.usefixtures("untouched")
 async def test_the_history_keeps_what_was_before_each_update(
-    demo_service: httpx.AsyncClient, demo_database: asyncpg.Connection
+    proxied_service: httpx.AsyncClient, demo_database: asyncpg.Connection
 ) -> None:
     first, second = row(), row(caller_id="custom", caller_id_text="Me")
     other = row(state="busy", target_device_id=4)
@@ -95,7 +101,7 @@ async def test_the_history_keeps_what_was_before_each_update(
         ("same", update(custom="Me")),
         ("other", update(state="busy", forward_to_device="4")),
     ):
-        await demo_service.post(UPDATE, data=values, headers={"X-Request-ID": request_id})
+        await proxied_service.post(UPDATE, data=values, headers={"X-Request-ID": request_id})
     assert await call_flows(demo_database) == [second, other]
     assert await history(demo_database) == [
         change("first", None, first),
@@ -149,7 +155,7 @@ async def test_a_change_that_cannot_be_noted_is_not_made(
     start_service: StartService, create_database: Callable[..., SecretStr], migrated_url: SecretStr
 ) -> None:
     async with open_own_demo(create_database, migrated_url) as demo:
-        service = await start_service(demo.url)
+        service = await start_service(demo.url, trusted_proxies=("127.0.0.1",))
         assert answer(await service.post(UPDATE, data=update())) == updated()
         await demo.database.execute("ALTER TABLE callflow_history ADD CHECK (request_id <> 'refused')")
         for path in (UPDATE, UPDATE.replace("/api", "//api")):

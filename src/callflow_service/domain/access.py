@@ -116,15 +116,13 @@ def check_open(account: Account | None, claim: Claim, *, api_enabled: bool) -> N
 def check_address(account: Account | None, address: IPv4Address | IPv6Address | None) -> None:
     """Refuse a request that comes from where the account's do not, as if there were no such account.
 
-    An IPv4 address that is written as IPv6 (`::ffff:192.0.2.1`) counts as itself; one that is not known is nowhere.
+    An address that is not known is nowhere.
 
     Raises:
         LoginFailed: The account has a list of allowed addresses, and this one is not in it.
     """
     if account is None or not account.allowed_addresses:
         return
-    if isinstance(address, IPv6Address) and address.ipv4_mapped:
-        address = address.ipv4_mapped
     if address is None or not any(address in network for network in account.allowed_addresses):
         raise LoginFailed
 

@@ -87,6 +87,13 @@ class Connection(HttpToolsProtocol):
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             self._go_on_without_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserCallbackError as error:
+            if self._has_readable_address():
+                # Not the client's fault: one of our methods, or of uvicorn's, that the parser calls.
+                _log.exception("defect", exc_info=error.__context__ or error)
+                self._refuse(500, data)
+            else:
+                self._refuse(400, data)
         except httptools.HttpParserError:
             self._refuse(400, data)
         else:
@@ -177,7 +184,7 @@ class Connection(HttpToolsProtocol):
         self._is_turned_away = False
         refusal: Refusal = self.app_state["refusal"]
         keep_alive = self.parser.should_keep_alive() and not self.server_state.is_ending
-        self.transport.write(refusal.written(self.headers, keep_alive=keep_alive))
+        self.transport.write(refusal.written(self.headers, self.client, keep_alive=keep_alive))
         if not keep_alive:
             self.transport.close()
             return
@@ -205,6 +212,12 @@ class Connection(HttpToolsProtocol):
             self.parser = httptools.HttpRequestParser(_Body(self))
             head = b"".join(b"%s: %s\r\n" % header for header in framing)
             self.data_received(b"POST / HTTP/1.1\r\n%s\r\n%s" % (head, rest))
+
+    def _has_readable_address(self) -> bool:
+        try:
+            return httptools.parse_url(self.url).path is not None
+        except httptools.HttpParserInvalidURLError:
+            return False
 
     def _waits_for_body(self) -> bool:
         return self.cycle is not None and self.cycle.more_body and not self.cycle.response_started

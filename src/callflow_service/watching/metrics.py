@@ -121,8 +121,8 @@ class Metrics:
             for outcome in outcomes:
                 self._counters(call, None, outcome)
 
-    def observe(self, fields: Mapping[str, object], seconds: float) -> None:
-        """Count one request by the fields of its log line, and the time it took."""
+    def observe(self, fields: Mapping[str, object], seconds: float | None) -> None:
+        """Count one request by the fields of its log line, and the time it took unless it was refused unread."""
         key = (fields.get("call"), fields.get("status"), fields.get("outcome"))
         counted = self._counted.get(key)
         if counted is None:
@@ -131,7 +131,8 @@ class Metrics:
         counters, duration = counted
         for counter in counters:
             counter.inc()
-        duration.observe(seconds)
+        if seconds is not None:
+            duration.observe(seconds)
         if "loops_cut" in fields:
             self._loops.labels(str(fields["call"]).removeprefix(_SWITCH)).inc(float(str(fields["loops_cut"])))
 
