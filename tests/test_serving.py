@@ -1,6 +1,9 @@
 """Connections, worker processes, and how the service ends; all of it on the real program."""
 
+import asyncio
 import json
+import multiprocessing
+import os
 import re
 import signal
 import socket
@@ -12,17 +15,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import parse_headers
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import psutil
 import pytest
+import uvicorn
+from fastapi import FastAPI
 from pydantic import SecretStr
 
 from callflow_service.requests import SECURITY_HEADERS
+from callflow_service.serving.connections import Connection, ServingState
 from callflow_service.serving.workers import keep_workers
 from callflow_service.settings import Settings
+from callflow_service.watching.logs import JsonLines
 from mor_requests import GET, UPDATE, get, got, refused, update, updated
 from test_cli import PROGRAM, environment
 
@@ -300,6 +308,78 @@ def test_a_killed_worker_is_replaced_and_none_outlives_who_keeps_them(demo_url: 
         until(lambda: service.log.read_text().count("Application startup complete") == 3)
         service.process.kill()
         assert psutil.wait_procs(second, LONG)[1] == []
+
+
+class Broken(Connection):
+    """A connection with a defect, as if a name of uvicorn's were another one now."""
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        raise AttributeError(f"secret {name!r} {value!r}")
+
+
+async def test_a_defect_of_ours_while_a_request_is_read_is_not_told_as_the_clients_fault(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    config = uvicorn.Config(FastAPI(), http=Broken, log_config=None)
+    listening = await asyncio.get_running_loop().create_server(
+        lambda: Broken(config, ServingState("status"), {}), HERE, 0
+    )
+    async with listening:
+        reader, writer = await asyncio.open_connection(*listening.sockets[0].getsockname())
+        writer.write(request(GET, get("100")))
+        told, _ = parsed(await reader.read())
+        writer.close()
+    assert told == refused("Internal error", 500)
+    (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    line = json.loads(JsonLines().format(record))
+    assert (line["event"], line["error"]) == ("defect", "AttributeError")
+    assert line["trace"][-1].endswith("on_header")
+    assert not [record for record in caplog.records if record.getMessage() == "not a request"]
+
+
+@pytest.mark.parametrize("address", ["http://callflow.test", "?u=a", "callflow.test:80"])
+def test_an_address_that_uvicorn_cannot_take_apart_is_the_clients_fault(service: Served, address: str) -> None:
+    told, _ = parsed(exchange(service, f"GET {address} HTTP/1.1\r\nHost: callflow.test\r\n\r\n".encode()))
+    assert told == JSON
+
+
+def test_an_ipv4_proxy_is_trusted_where_the_service_listens_on_ipv6_too(demo_url: SecretStr, tmp_path: Path) -> None:
+    settings = {"CALLFLOW_HOST": "::", "CALLFLOW_TRUSTED_PROXIES": HERE, "CALLFLOW_GUESS_LIMIT": "1/hour"}
+    with served(demo_url, tmp_path / "log", **settings) as service:
+        # A guesser behind the proxy does not lock out others behind it.
+        guess = request(GET, {**get("100"), "hash": "wrong"}, "X-Forwarded-For: 192.0.2.7", "Connection: close")
+        assert [parsed(exchange(service, guess))[0][0] for _ in range(2)] == [200, 429]
+        right = request(GET, get("100"), "X-Forwarded-For: ::ffff:192.0.2.8", "Connection: close")
+        assert parsed(exchange(service, right))[0] == got(device="SIP/101")
+        until(lambda: service.log.read_text().count('"event":"request"') == 3)
+        lines = [json.loads(line) for line in service.log.read_text().splitlines() if '"event":"request"' in line]
+    assert [line["client"] for line in lines] == ["192.0.2.7", "192.0.2.7", "192.0.2.8"]
+
+
+def dies_at_its_start(settings: Settings, _: socket.socket) -> None:
+    with (settings.data_dir / "starts").open("a") as starts:
+        starts.write(f"{time.monotonic()}\n")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def keep_dying_workers(folder: Path) -> None:
+    with socket.create_server((HERE, 0)) as listening:
+        keep_workers(1, dies_at_its_start, Settings(data_dir=folder), listening)
+
+
+def test_a_worker_that_keeps_dying_is_replaced_after_ever_longer_pauses(tmp_path: Path) -> None:
+    keeper = multiprocessing.get_context("spawn").Process(target=keep_dying_workers, args=(tmp_path,))
+    keeper.start()
+    file = tmp_path / "starts"
+    starts = until(
+        lambda: file.exists() and len(lines := file.read_text().splitlines()) >= 8 and list(map(float, lines))
+    )
+    keeper.terminate()
+    keeper.join(LONG)
+    assert keeper.exitcode == 0
+    pauses = [later - earlier for earlier, later in pairwise(starts)]
+    # A busy machine makes them longer, nothing makes them shorter.
+    assert all(pause >= least for pause, least in zip(pauses, (0, 0, 0, 0.5, 1, 2, 4), strict=False))
 
 
 def cannot_start(_: Settings, __: socket.socket) -> None:

@@ -5,8 +5,10 @@ import multiprocessing
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from typing import Final
@@ -18,6 +20,13 @@ _SPAWNING: Final = multiprocessing.get_context("spawn")
 # What the workers are told where this process is told; SIGINT itself would make one that has just begun write a trace.
 _PASSED_ON: Final = {signal.SIGTERM: signal.SIGTERM, signal.SIGINT: signal.SIGUSR1}
 
+# A worker that dies sooner than this after its start may have died of starting.
+_YOUNG_SECONDS: Final = 10.0
+# So many in a row are replaced at once all the same: somebody may have killed them.
+_AT_ONCE: Final = 3
+_FIRST_PAUSE_SECONDS: Final = 0.25
+_MOST_DOUBLINGS: Final = 7
+
 _log = logging.getLogger(__name__)
 
 Serve = Callable[[Settings, socket.socket], None]
@@ -26,36 +35,66 @@ Serve = Callable[[Settings, socket.socket], None]
 def keep_workers(number: int, serve: Serve, settings: Settings, listening: socket.socket) -> int:
     """Run `serve` in so many processes until SIGTERM or SIGINT, which each of them gets as often as this one.
 
-    One that is killed is replaced at once; what waits for an answer in the listening socket's queue, the others take.
-    One that ends by itself could not start, and no other one could: all of them end.
+    A killed worker is replaced at once, or after a growing pause where workers keep dying young; what waits in the
+    listening socket's queue, the others take meanwhile. A worker that exits has failed to start: all are stopped, for
+    the others would fail alike.
 
     Returns:
         The status to exit with: 0, or that of the worker that failed.
     """
     status, is_ending = 0, False
     with _received_signals() as signals:
-        workers = [_start(serve, settings, listening) for _ in range(number)]
-        while workers:
-            ready = wait([signals, *(worker.sentinel for worker in workers)])
+        start = partial(_start, serve, settings, listening)
+        workers, replacing = {start(): time.monotonic() for _ in range(number)}, _Replacing()
+        while workers or replacing.due:
+            ready = wait([signals, *(worker.sentinel for worker in workers)], replacing.seconds_left())
             received = signals.recv(64) if signals in ready else b""
             for told in received:
                 if told in _PASSED_ON:
                     is_ending = True
+                    replacing.due.clear()
                     # It would keep the queue open that nobody takes from any more.
                     listening.close()
                     _tell(workers, _PASSED_ON[signal.Signals(told)])
             for worker in [worker for worker in workers if worker.sentinel in ready]:
                 worker.join()
-                workers.remove(worker)
+                lived = time.monotonic() - workers.pop(worker)
                 if is_ending:
                     continue
                 _log.warning("worker died", extra={"fields": {"status": worker.exitcode}})
                 if (worker.exitcode or 0) >= 0:
                     status, is_ending = worker.exitcode or 1, True
+                    replacing.due.clear()
                     _tell(workers, signal.SIGTERM)
                 else:
-                    workers.append(_start(serve, settings, listening))
+                    replacing.plan(lived)
+            for _ in range(replacing.take_due()):
+                workers[start()] = time.monotonic()
     return status
+
+
+class _Replacing:
+    """When the workers that were killed are replaced."""
+
+    def __init__(self) -> None:
+        self.due: list[float] = []
+        self._died_young = 0
+
+    def plan(self, lived: float) -> None:
+        """Replace a worker that lived for so many seconds."""
+        self._died_young = self._died_young + 1 if lived < _YOUNG_SECONDS else 0
+        more = self._died_young - _AT_ONCE
+        self.due.append(time.monotonic() + (_FIRST_PAUSE_SECONDS * 2 ** min(more, _MOST_DOUBLINGS) if more > 0 else 0))
+
+    def seconds_left(self) -> float | None:
+        """How long until the next one is due; None where none is."""
+        return max(0.0, min(self.due) - time.monotonic()) if self.due else None
+
+    def take_due(self) -> int:
+        """How many are due by now; they are not told again."""
+        now, all_of_them = time.monotonic(), len(self.due)
+        self.due = [at for at in self.due if at > now]
+        return all_of_them - len(self.due)
 
 
 @contextmanager
@@ -90,7 +129,7 @@ def _work(serve: Serve, settings: Settings, listening: socket.socket) -> None:
         serve(settings, listening)
 
 
-def _tell(workers: list[SpawnProcess], what: int) -> None:
+def _tell(workers: Iterable[SpawnProcess], what: int) -> None:
     for worker in workers:
         if worker.pid is not None:
             with suppress(ProcessLookupError):
