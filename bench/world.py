@@ -53,7 +53,9 @@ FROM generate_series(0, $1::bigint - 12, 12) AS n
 UNION ALL
 SELECT n + 4, 'no_answer', 1, 'voicemail', NULL, NULL, NULL FROM generate_series(0, $1::bigint - 12, 12) AS n"""
 
-_SWITCH_USER: Final = "INSERT INTO switch_user VALUES ($1, $2, 'bench.example', false, '{}')"
+_SWITCH_USER: Final = """
+INSERT INTO switch_user (username, password_hash, domain, trust_headers, dial)
+VALUES ($1, $2, 'bench.example', false, '{}')"""
 
 
 def address(url: SecretStr) -> str:

@@ -20,6 +20,7 @@ NAMES = (
     "dial",
     "ring_seconds",
     "fax_dial",
+    "mailbox",
     "cause",
     "caller_number",
     "caller_name",
@@ -249,14 +250,16 @@ async def add_switch(
     *,
     trust_headers: bool = True,
     dial: str = "{}",
+    trunk: str | None = None,
 ) -> None:
     """A switch user of the domain `pbx.example`; one that is there gets another password."""
     await connection.execute(
-        """INSERT INTO switch_user (username, password_hash, domain, trust_headers, dial)
-        VALUES ($1, $2, 'pbx.example', $3, $4)
+        """INSERT INTO switch_user (username, password_hash, domain, trust_headers, dial, trunk)
+        VALUES ($1, $2, 'pbx.example', $3, $4, $5)
         ON CONFLICT (username) DO UPDATE SET password_hash = excluded.password_hash""",
         username,
         hash_switch_password(password),
         trust_headers,
         dial,
+        trunk,
     )

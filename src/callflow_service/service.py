@@ -17,7 +17,7 @@ from callflow_service.domain.access import Account, Claim, OwnedDevice, Password
 from callflow_service.domain.callerid import Caller
 from callflow_service.domain.callflow import NAMES_NOTHING, CallFlow, State
 from callflow_service.domain.changing import Change, WantedChange
-from callflow_service.domain.dialing import DialPlan
+from callflow_service.domain.dialing import NO_TRUNK, DialPlan
 from callflow_service.domain.errors import ChangeRefused, LoginFailed, NotAuthorised, SignatureMismatch
 from callflow_service.domain.path import Path, new_flow_id
 from callflow_service.domain.routing import Decision, Facts, FactsMissing, Question, Rules, route
@@ -209,6 +209,8 @@ class Asked:
     call_id: str
     diversion: str
     history_info: str
+    diversions_withheld: bool
+    is_emergency_callback: bool
     explain: bool
 
 
@@ -254,6 +256,8 @@ class Calls:
             call_flow_id=new_flow_id(asked.call_id, random=lambda: secrets.token_hex(16)),
             diversion=asked.diversion,
             history_info=asked.history_info,
+            diversions_withheld=asked.diversions_withheld,
+            is_emergency_callback=asked.is_emergency_callback,
         )
         rules = Rules(
             limit=self.max_diversions,
@@ -262,6 +266,7 @@ class Calls:
             domain=switch.domain,
             can_ring=lambda device: bool(plan.device(device.technology, device.name)),
             can_dial_numbers=bool(plan.number("0")),
+            trunk=plan.legs.trunk or NO_TRUNK,
         )
         facts = found.facts
         while True:

@@ -173,10 +173,19 @@ class SwitchUserRow(SQLModel, table=True):
     """A switch that may ask where a call goes, and how it dials."""
 
     __tablename__: ClassVar[str] = "switch_user"
-    __table_args__ = (CheckConstraint("username <> ''", name="username"),)
+    __table_args__ = (
+        CheckConstraint("username <> ''", name="username"),
+        CheckConstraint("rejected IN ('busy', 'failed')", name="rejected"),
+        CheckConstraint("redirected IN ('failed', 'caller')", name="redirected"),
+    )
 
     username: str = Field(sa_type=Text, primary_key=True)
     password_hash: str = Field(sa_type=Text)
     domain: str = Field(sa_type=Text)
     trust_headers: bool
     dial: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False))
+    # With defaults in the database, so that the release before can still load switch users.
+    rejected: str = Field(sa_type=Text, sa_column_kwargs={"server_default": "busy"})
+    redirected: str = Field(sa_type=Text, sa_column_kwargs={"server_default": "failed"})
+    early_media: bool = Field(sa_column_kwargs={"server_default": text("false")})
+    trunk: dict[str, Any] | None = Field(sa_column=Column(JSONB(none_as_null=True)))

@@ -113,6 +113,7 @@ def test_a_forward_to_a_device_is_answered_whole() -> None:
         fax=None,
         cause=None,
         caller=Caller("3701", "Desk 1", Privacy.OFF),
+        asserted=None,
         diversion="<sip:d1@h>;reason=unconditional;counter=1;privacy=off",
         history_info="<sip:d1@h?Privacy=none>;index=1, <sip:d2@h;cause=302>;index=1.1;mp=1",
         reason="unconditional",
@@ -136,6 +137,7 @@ def test_a_forward_to_a_number_is_answered_whole() -> None:
         fax=None,
         cause=None,
         caller=ALICE,
+        asserted=None,
         diversion="<sip:37052@h>;reason=no-answer;counter=1;privacy=off",
         history_info="<sip:37052@h?Privacy=none>;index=1, <sip:+37069@h;cause=408>;index=1.1;mp=1",
         reason="no-answer",
@@ -159,6 +161,7 @@ def test_an_untouched_device_is_left_to_the_switch() -> None:
         fax=None,
         cause=None,
         caller=ALICE,
+        asserted=None,
         diversion="",
         history_info="",
         reason="",
@@ -509,7 +512,7 @@ def test_a_caller_and_texts_of_the_database_are_cleaned() -> None:
     a = replace(device(1, {BEFORE: to(2)}), caller_number="${x}", caller_name="`x`", owner="${x}", name="d;${1}")
     answer = ask(world(a, device(2)), 1, caller=Caller("${y}", "y\n", Privacy.OFF))
     assert (answer.caller, answer.payer) == (Caller("", "", Privacy.OFF), "")
-    assert answer.explain == "SIP/d,1 before call: forward to SIP/d2; SIP/d2 rings"
+    assert answer.explain == "SIP/d, 1 before call: forward to SIP/d2; SIP/d2 rings"
 
 
 def test_a_device_that_the_facts_say_nothing_about_is_asked_for() -> None:

@@ -125,6 +125,8 @@ def account(**changes: str) -> str:
         ("INSERT INTO did VALUES (90, '+37052000001', NULL)", "uq_did_number"),
         ("INSERT INTO switch_user VALUES ('', 'hash', 'host', true, '{}')", "ck_switch_user_username"),
         ("INSERT INTO switch_user VALUES ('switch', 'hash', 'host', true, '{}')", "pk_switch_user"),
+        ("UPDATE switch_user SET rejected = 'no_answer'", "ck_switch_user_rejected"),
+        ("UPDATE switch_user SET redirected = 'busy'", "ck_switch_user_redirected"),
     ],
 )
 async def test_an_impossible_world_cannot_be_stored(demo: OwnDemo, statement: str, constraint: str) -> None:

@@ -22,7 +22,8 @@ INSERT INTO device (id, technology, name, owner_id, caller_number, caller_name, 
 SELECT 500 + i, 'SIP', (5000 + i)::text, 20, '', '', 20 + i FROM generate_series(0, 11) AS i;
 INSERT INTO device (id, technology, name, owner_id, caller_number, caller_name, ring_seconds) VALUES
     (520, 'ZAP', '7000', 21, '', '', 60), (521, 'H323', '7000', 21, '', '', 60), (522, 'H323', '7001', 21, '', '', 60),
-    (530, 'SIP', '5300', 21, '', 'Only a name', 60), (531, 'SIP', '*53#', 21, '*53#', 'Star', 60);
+    (530, 'SIP', '5300', 21, '', 'Only a name', 60), (531, 'SIP', '*53#', 21, '*53#', 'Star', 60),
+    (532, 'SIP', '5320', 21, 'anna.k', 'Anna', 60);
 INSERT INTO did (id, number, device_id) VALUES (10, '+37052000010', 500), (11, '37052000011', 500)"""
 
 
@@ -47,6 +48,12 @@ async def _fill(url: SecretStr) -> None:
     )
     await add_switch(connection, "local", dial='{"number": null, "FAX": null}')
     await add_switch(connection, "silent", dial='{"SIP": null, "IAX2": null, "default": null, "number": null}')
+    await add_switch(
+        connection,
+        "forwarding",
+        trunk='{"from_host": "carrier.example", "identity": "forwarder", "headers": ["diversion"]}',
+    )
+    await add_switch(connection, "headerless", trunk='{"from_host": null, "identity": "caller", "headers": []}')
     await connection.close()
 
 

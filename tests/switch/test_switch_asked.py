@@ -137,7 +137,7 @@ async def test_without_device_number_and_path_there_is_nothing_to_answer(service
 
 async def test_the_state_is_before_the_call_where_none_is_said(service: httpx.AsyncClient, flows: Flows) -> None:
     await flows.set(4, "before_call", "voicemail")
-    expected = answered("voicemail", device="4", path="4_c1")
+    expected = answered("voicemail", mailbox="1002", device="4", path="4_c1")
     assert await ask(service, device="4") == expected
     assert await ask(service, device="4", state="") == expected
     assert await ask(service, device="4", state="before_call") == expected
@@ -146,7 +146,7 @@ async def test_the_state_is_before_the_call_where_none_is_said(service: httpx.As
 @pytest.mark.parametrize("state", ["no_answer", "busy", "failed"])
 async def test_each_state_has_a_flow_of_its_own(service: httpx.AsyncClient, flows: Flows, state: str) -> None:
     await flows.set(4, state, "voicemail")
-    assert await ask(service, device="4", state=state) == answered("voicemail", device="4", path="4_c1")
+    assert await ask(service, device="4", state=state) == answered("voicemail", mailbox="1002", device="4", path="4_c1")
     assert await ask(service, device="4") == FRONT_DESK
 
 
@@ -169,7 +169,9 @@ async def test_a_call_on_its_way_in_a_state_that_does_not_exist_has_failed(
     service: httpx.AsyncClient, flows: Flows, state: str
 ) -> None:
     await flows.set(4, "failed", "voicemail")
-    assert await ask(service, path="4_c1", state=state) == answered("voicemail", device="4", path="4_c1")
+    assert await ask(service, path="4_c1", state=state) == answered(
+        "voicemail", mailbox="1002", device="4", path="4_c1"
+    )
 
 
 async def test_a_path_alone_asks_about_the_device_that_it_ends_in(service: httpx.AsyncClient, flows: Flows) -> None:
@@ -177,6 +179,7 @@ async def test_a_path_alone_asks_about_the_device_that_it_ends_in(service: httpx
     await flows.set(500, "busy", "voicemail")
     assert await ask(service, path="4u.500_c1", state="busy", call_id="") == answered(
         "voicemail",
+        mailbox="5000",
         device="500",
         path="4u.500_c1",
         reason="unconditional",
@@ -242,12 +245,26 @@ async def test_a_call_on_its_way_that_reaches_an_untouched_device_rings_it(servi
         ({"caller_number": "+37061111111", "caller_name": "Älice"}, ("+37061111111", "Älice", "off")),
         ({"caller_number": "alice", "caller_name": ""}, ("alice", "", "off")),
         ({"caller_number": "", "caller_name": ""}, ("", "", "off")),
-        ({"caller_number": "al;ice", "caller_name": 'A "B" <c>'}, ("", "A B c", "off")),
+        ({"caller_number": "al;ice", "caller_name": 'A "B" <c>'}, ("al", "A B c", "off")),
+        ({"caller_number": "+12155550100;verstat=TN-Validation-Passed"}, ("+12155550100", "Alice", "off")),
+        ({"caller_number": "*21%2337060000001"}, ("*21#37060000001", "Alice", "off")),
+        ({"caller_name": "THOMPSON,ALICIA"}, ("37061111111", "THOMPSON ALICIA", "off")),
+        ({"caller_name": "हिन्दी"}, ("37061111111", "हिन्दी", "off")),
         ({"privacy": "off"}, ("37061111111", "Alice", "off")),
         ({"privacy": "name"}, ("37061111111", "Alice", "name")),
         ({"privacy": "number"}, ("37061111111", "Alice", "number")),
         ({"privacy": "FULL"}, ("37061111111", "Alice", "full")),
         ({"privacy": "nonsense"}, ("37061111111", "Alice", "off")),
+        ({"privacy_header": "id"}, ("37061111111", "Alice", "full")),
+        ({"privacy_header": "critical; user"}, ("37061111111", "Alice", "full")),
+        ({"privacy_header": "history,HEADER"}, ("37061111111", "Alice", "full")),
+        ({"privacy_header": "session id"}, ("37061111111", "Alice", "full")),
+        ({"privacy_header": "none,id"}, ("37061111111", "Alice", "full")),
+        ({"privacy_header": "history", "privacy": "off"}, ("37061111111", "Alice", "off")),
+        ({"privacy_header": "none", "privacy": "full"}, ("37061111111", "Alice", "off")),
+        ({"privacy_header": "history", "privacy": "full"}, ("37061111111", "Alice", "off")),
+        ({"privacy_header": "critical", "privacy": "name"}, ("37061111111", "Alice", "name")),
+        ({"privacy_header": "", "privacy": "number"}, ("37061111111", "Alice", "number")),
     ],
 )
 @pytest.mark.parametrize("face", FLAT_FACES)

@@ -68,9 +68,10 @@ NAMED = r"[A-Za-z0-9._+*#-]{1,64}"
 IN_URI = r"(?:[A-Za-z0-9._+*-]|%23){1,192}"
 ALLOWED = {
     "action": "ring|forward|voicemail|fax|end|none",
-    "dial": rf"|PJSIP/{NAMED}(?:@trunk)?|(?:IAX2|FAX)/{NAMED}|sip:{IN_URI}@127\.0\.0\.1",
+    "dial": rf"|PJSIP/{NAMED}(?:@trunk)?|IAX2/{NAMED}|sip:{IN_URI}@127\.0\.0\.1",
     "ring_seconds": "[0-9]{0,4}",
-    "fax_dial": rf"|FAX/{NAMED}|sip:{IN_URI}@127\.0\.0\.1",
+    "fax_dial": rf"|PJSIP/{NAMED}|sip:{IN_URI}@127\.0\.0\.1",
+    "mailbox": f"|{NAMED}",
     "cause": "|486|480|503",
     "caller_number": NUMBER,
     "privacy": "off|name|number|full|",

@@ -249,7 +249,7 @@ JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
 )
-ASKED = ("device", "called", "path", "state", "caller_number", "caller_name", "privacy", "call_id", "diversion")
+ASKED = ("device", "called", "path", "state", "caller_number", "caller_name", "privacy", "call_id", "privacy_header")
 
 
 @TIMES

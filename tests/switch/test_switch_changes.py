@@ -101,6 +101,7 @@ def test_every_action_is_written_by_every_face(switch: Switch, action: RouteActi
         fax=device if action is RouteAction.FAX else None,
         cause=486 if action is RouteAction.END else None,
         caller=caller,
+        asserted=None,
         diversion="",
         history_info="",
         reason="",
@@ -145,6 +146,8 @@ ASKED = (
     "call_id",
     "diversion",
     "history_info",
+    "privacy_header",
+    "priority",
     "explain",
 )
 

@@ -10,7 +10,7 @@ LOCAL = ("local", "switch-secret")
 SILENT = ("silent", "switch-secret")
 
 BY_DEFAULT = {
-    "asterisk": {500: "PJSIP/5000", 4: "IAX2/1002", 2: "FAX/102", 522: "H323/7001", "number": "PJSIP/{}@trunk"},
+    "asterisk": {500: "PJSIP/5000", 4: "IAX2/1002", 2: "PJSIP/102", 522: "H323/7001", "number": "PJSIP/{}@trunk"},
     "kamailio": {
         500: "sip:5000@127.0.0.1",
         4: "sip:iax2-1002@127.0.0.1",
@@ -140,7 +140,9 @@ async def test_a_switch_that_can_dial_nothing_carries_on_or_ends(service: httpx.
 
 async def test_voicemail_needs_no_device_that_can_be_rung(service: httpx.AsyncClient, flows: Flows) -> None:
     await flows.set(500, "before_call", "voicemail")
-    assert await ask(service, user=SILENT, device="500") == answered("voicemail", device="500", path="500_c1")
+    assert await ask(service, user=SILENT, device="500") == answered(
+        "voicemail", mailbox="5000", device="500", path="500_c1"
+    )
     actions = await ask_freeswitch(service, "5000", user=SILENT)
     assert actions is not None
     assert actions[-1] == ("voicemail", "default pbx.example 5000")

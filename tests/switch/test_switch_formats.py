@@ -14,6 +14,7 @@ TO_DEVICE = {
     "dial": "sip:5000@127.0.0.1",
     "ring_seconds": "20",
     "fax_dial": "",
+    "mailbox": "",
     "cause": "",
     "caller_number": "37061111111",
     "caller_name": "Ona Ą",
@@ -36,7 +37,7 @@ async def test_asterisk_gets_a_form_with_spaces_escaped(service: httpx.AsyncClie
     response = await service.get("/switch/asterisk", params=QUESTION, auth=SWITCH)
     assert (response.status_code, response.headers["content-type"]) == (200, "application/x-www-form-urlencoded")
     assert response.content == (
-        b"action=forward&dial=PJSIP%2F5000&ring_seconds=20&fax_dial=&cause=&caller_number=37061111111"
+        b"action=forward&dial=PJSIP%2F5000&ring_seconds=20&fax_dial=&mailbox=&cause=&caller_number=37061111111"
         b"&caller_name=Ona%20%C4%84&privacy=off"
         b"&reason=unconditional&device=500&payer=user1&payer_device=4&leg=2&flow_id=c1&path=4u.500_c1"
         b"&diversion=%3Csip%3A1002%40127.0.0.1%3E%3Breason%3Dunconditional%3Bcounter%3D1%3Bprivacy%3Doff"
@@ -63,7 +64,7 @@ async def test_whatever_the_chain_asterisk_reads_its_path_within_4096_characters
     joined = ",".join(value.replace(",", "\\,") for _, value in pairs)
     assert len(joined) > 4096
     assert joined.startswith(
-        "forward,PJSIP/5000,20,,,37061111111,Ona Ą,off,unconditional,500,user1,4,2,c1,4u.500_c1,<sip:1002@"
+        "forward,PJSIP/5000,20,,,,37061111111,Ona Ą,off,unconditional,500,user1,4,2,c1,4u.500_c1,<sip:1002@"
     )
 
 

@@ -131,7 +131,7 @@ async def test_a_chain_ends_in_voicemail_or_fax_detection(service: httpx.AsyncCl
     await flows.set(500, "before_call", "voicemail")
     history = f"{FROM_1002}, <sip:5000@127.0.0.1;cause=302>;index=1.1;mp=1"
     chain = {"device": "500", "path": "4u.500_c1", "diversion": BY_1002, "history_info": history, **ONCE}
-    assert await ask(service, device="4") == answered("voicemail", **chain)
+    assert await ask(service, device="4") == answered("voicemail", mailbox="5000", **chain)
     await flows.set(500, "before_call", "fax_detect", target=2)
     assert await ask(service, device="4") == answered(
         "fax", dial="sip:5000@127.0.0.1", fax_dial="sip:fax-102@127.0.0.1", ring_seconds="20", **chain
@@ -294,12 +294,12 @@ async def test_a_forward_to_a_device_that_left_falls_back_to_ringing(service: ht
 @pytest.mark.parametrize("face", FLAT_FACES)
 async def test_every_action_in_every_flat_face(service: httpx.AsyncClient, flows: Flows, face: str) -> None:
     dial = {"asterisk": "PJSIP/5000"}.get(face, "sip:5000@127.0.0.1")
-    fax_dial = {"asterisk": "FAX/102"}.get(face, "sip:fax-102@127.0.0.1")
+    fax_dial = {"asterisk": "PJSIP/102"}.get(face, "sip:fax-102@127.0.0.1")
     at_500 = {"device": "500", "path": "500_c1"}
     assert await ask(service, face, device="500") == answered("none", device="500")
     await flows.set(500, "busy", "voicemail")
     assert await ask(service, face, device="500") == answered("ring", dial=dial, ring_seconds="20", **at_500)
-    assert await ask(service, face, path="500_c1", state="busy") == answered("voicemail", **at_500)
+    assert await ask(service, face, path="500_c1", state="busy") == answered("voicemail", mailbox="5000", **at_500)
     assert await ask(service, face, path="500_c1", state="failed") == answered("end", cause="503", **at_500)
     await flows.set(500, "before_call", "fax_detect", target=2)
     assert await ask(service, face, device="500") == answered(

@@ -127,7 +127,7 @@ async def test_the_demo_is_the_world_of_the_contract(loaded_url: SecretStr) -> N
         (4, "37052000004", 200),
     ]
     ((username, password_hash, *rest),) = found["switch_user"]
-    assert (username, *rest) == ("switch", "127.0.0.1", True, "{}")
+    assert (username, *rest) == ("switch", "127.0.0.1", True, "{}", "busy", "failed", False, None)
     assert is_switch_password("switch-secret", password_hash)
 
 
@@ -430,7 +430,7 @@ async def test_one_wrong_item_keeps_out_all_the_others(loaded_template: SecretSt
     lines = text.count("\n")
     assert await mistake(loaded_template, write(tmp_path, text)) == (
         f"world.yaml:{lines}: switches[0].domains: is not known here; the keys are username, password, domain, "
-        "trust_headers, dial."
+        "trust_headers, dial, rejected, redirected, early_media, trunk."
     )
 
 

@@ -12,6 +12,7 @@ from string import ascii_letters, digits
 from typing import Final, Self, assert_never
 
 from callflow_service.domain.callflow import AsItComes, CallerId, Custom, FromDevice, FromDid
+from callflow_service.domain.decoding import user_part
 
 MAX_NAME_LENGTH: Final = 64
 """The longest caller ID name, in characters."""
@@ -27,6 +28,10 @@ _CALLER_AS_IT_CAME = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _NAME_SIGNS: Final = frozenset(f"{ascii_letters}{digits} .-_'")
 _LINE_SIGNS: Final = _NAME_SIGNS | frozenset("/;:,()+*#")
 _USERNAME_SIGNS: Final = _NAME_SIGNS | frozenset("@+")
+_WITHOUT_SEPARATORS: Final = str.maketrans("", "", " -.()/\u00a0")
+# Stands for what is not on the list until runs of it, with the blanks around them, become one blank.
+_DROPPED: Final = "\ufffe"
+_DROPPED_RUN = re.compile(rf" *{_DROPPED}[{_DROPPED} ]*")
 # What a dialplan expands, then control characters, line and paragraph separators, halves of surrogate pairs.
 _REFUSED = re.compile(r"[${}\\`\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
@@ -49,6 +54,32 @@ _PRIVACIES: Final = {privacy.value: privacy for privacy in Privacy}
 
 
 @dataclass(frozen=True, slots=True)
+class Wish:
+    """What the caller asked to be withheld: of the caller ID, and whether the diversions that came in are."""
+
+    caller: Privacy
+    diversions: bool
+
+
+def read_wish(privacy_header: str, otherwise: str) -> Wish:
+    """The caller's wish by the `Privacy` headers (RFC 3323, RFC 7044), comma-joined as they came.
+
+    Values are separated by `;`, `,` or blanks. A header without any value that is known here says nothing: then
+    `otherwise` counts, the switch's own reading of the call.
+    """
+    values = _PRIVACY_VALUES.intersection(re.split(r"[;,\s]+", privacy_header.lower()))
+    if not values:
+        return Wish(Privacy.from_wire(otherwise), diversions=False)
+    caller = Privacy.OFF if values.isdisjoint(_WITHHOLDS_CALLER) else Privacy.FULL
+    return Wish(caller, diversions=not values.isdisjoint(_WITHHOLDS_DIVERSIONS))
+
+
+_WITHHOLDS_CALLER: Final = frozenset({"id", "user", "header", "session"})
+_WITHHOLDS_DIVERSIONS: Final = frozenset({"history", "header", "session"})
+_PRIVACY_VALUES: Final = _WITHHOLDS_CALLER | _WITHHOLDS_DIVERSIONS | {"none"}
+
+
+@dataclass(frozen=True, slots=True)
 class Caller:
     """Who a leg says is calling; an empty number or name is one that is not known."""
 
@@ -57,9 +88,14 @@ class Caller:
     privacy: Privacy
 
     @classmethod
-    def from_wire(cls, number: str, name: str, *, privacy: str) -> Self:
+    def from_wire(cls, number: str, name: str, *, privacy: Privacy) -> Self:
         """The original caller as a switch reports it, with all that is not on the allow-lists left out."""
-        return cls(clean_caller_number(number), clean_name(name), Privacy.from_wire(privacy))
+        return cls(clean_caller_number(number), clean_name(name), privacy)
+
+    @property
+    def is_number_withheld(self) -> bool:
+        """Whether the leg must not show the number."""
+        return self.privacy in {Privacy.NUMBER, Privacy.FULL}
 
 
 def clean_number(text: str) -> str:
@@ -73,10 +109,11 @@ def clean_caller_number(text: str) -> str:
 
 
 def clean_name(text: str) -> str:
-    """The letters of any script, digits, spaces and `. - _ '` of `text`, at most `MAX_NAME_LENGTH` of them.
+    """The letters of any script with their combining marks, digits, spaces and `. - _ '` of `text`.
 
-    Nothing is left of a text with `$ { }`, a backslash, a backtick, a control character, a line separator or half a
-    surrogate pair: whoever sends one of these wants something else than to be called by it.
+    A run of other characters becomes one blank, so that words stay apart; at most `MAX_NAME_LENGTH` are left. Nothing
+    is left of a text with `$ { }`, a backslash, a backtick, a control character, a line separator or half a surrogate
+    pair: a caller that sends one of these wants something else than to be called by it.
     """
     if _REFUSED.search(text):
         return ""
@@ -84,7 +121,7 @@ def clean_name(text: str) -> str:
 
 
 def clean_line(text: str) -> str:
-    """One line for a log: the letters of `text`, digits, spaces and `. - _ ' / ; : , ( ) + * #`, cut to its length."""
+    """One line for a log: as a name, with `/ ; : , ( ) + * #` besides, cut to its length."""
     return _kept(text, signs=_LINE_SIGNS, length=MAX_LINE_LENGTH)
 
 
@@ -96,10 +133,11 @@ def clean_username(text: str) -> str:
 def parse_custom(text: str) -> tuple[str, str]:
     """Number and name of a custom caller ID: `number`, `"Name" number`, `"Name" <number>`, or a name alone.
 
-    Both are clean, and either may be empty; a name that is refused leaves a good number standing.
+    A number may be written as people do: `+370 (600) 00-001`, `tel:+37060000001`, `sip:37060000001@host`. Both are
+    clean, and either may be empty; a name that is refused leaves a good number standing.
     """
     text = text.strip()
-    if number := clean_number(text):
+    if number := _written_number(text):
         return number, ""
     if text.endswith(">") and "<" in text:
         name, _, rest = text[:-1].rpartition("<")
@@ -107,7 +145,17 @@ def parse_custom(text: str) -> tuple[str, str]:
         name, _, rest = text.rpartition('"')
     else:
         name, rest = text, ""
-    return clean_number(rest.strip()), clean_name(name)
+    return _written_number(rest.strip()), clean_name(name)
+
+
+def _written_number(text: str) -> str:
+    """The number that `text` writes, empty where it is none."""
+    scheme, colon, rest = text.partition(":")
+    if colon and scheme.lower() in {"sip", "sips"}:
+        return clean_number(user_part(rest.partition("@")[0]))
+    if colon and scheme.lower() == "tel":
+        text = rest.partition(";")[0]
+    return clean_number(text.translate(_WITHOUT_SEPARATORS)) if any(sign in digits for sign in text) else ""
 
 
 def fold(caller: Caller, *, own: Caller, choice: CallerId) -> Caller:
@@ -138,6 +186,10 @@ def _kept(text: str, *, signs: frozenset[str], length: int) -> str:
         return text.strip()
     # Composing takes quadratic time on a long run of combining marks, so what is far beyond the limit is cut before it.
     composed = unicodedata.normalize("NFC", text[: 4 * length])
-    kept = "".join([sign for sign in composed if sign in signs or unicodedata.category(sign).startswith("L")])
-    # Letters that a dropped mark kept apart can compose now.
-    return unicodedata.normalize("NFC", kept)[:length].strip()
+    kept: list[str] = []
+    follows_letter = False
+    for sign in composed:
+        category = unicodedata.category(sign)[0]
+        follows_letter = category == "L" or (category == "M" and follows_letter)
+        kept.append(sign if follows_letter or sign in signs else _DROPPED)
+    return _DROPPED_RUN.sub(" ", "".join(kept))[:length].strip()

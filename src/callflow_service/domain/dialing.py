@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9._+*#-]{1,64}", re.ASCII)
@@ -20,6 +21,60 @@ OTHER: Final = "default"
 _URI: Final = "sip:"
 
 
+class Rejected(StrEnum):
+    """What a phone's "no" (603, 403, 607) means to a call flow."""
+
+    BUSY = "busy"
+    FAILED = "failed"
+
+
+class Redirected(StrEnum):
+    """What becomes of a phone's own redirection (3xx), which is never followed."""
+
+    FAILED = "failed"
+    CALLER = "caller"
+
+
+class Identity(StrEnum):
+    """Whose identity is in `From` of a leg to a number: the caller's, or that of the device that forwards."""
+
+    CALLER = "caller"
+    FORWARDER = "forwarder"
+
+
+class ChainHeader(StrEnum):
+    """A header that tells a trunk of the diversions."""
+
+    DIVERSION = "diversion"
+    HISTORY_INFO = "history_info"
+
+
+@dataclass(frozen=True, slots=True)
+class TrunkRules:
+    """What the trunk behind a switch wants of legs to numbers; `from_host` is empty for the switch's own domain."""
+
+    from_host: str = ""
+    identity: Identity = Identity.CALLER
+    headers: frozenset[ChainHeader] = frozenset(ChainHeader)
+
+
+NO_TRUNK: Final = TrunkRules()
+"""What holds where nothing is said of a trunk."""
+
+
+@dataclass(frozen=True, slots=True)
+class LegRules:
+    """How a switch treats its legs; `trunk` is None where nothing is said of one.
+
+    `early_media` lets announcements through that come before the answer.
+    """
+
+    rejected: Rejected = Rejected.BUSY
+    redirected: Redirected = Redirected.FAILED
+    early_media: bool = False
+    trunk: TrunkRules | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class DialPlan:
     """The dial strings of one switch: its own templates, over those of its kind.
@@ -30,6 +85,7 @@ class DialPlan:
 
     templates: Mapping[str, str]
     domain: str
+    legs: LegRules = LegRules()
 
     def device(self, technology: str, name: str) -> str:
         """What rings a device; empty where this switch cannot."""

@@ -145,12 +145,17 @@ def clean_user(text: str) -> str:
     return text if _USER.fullmatch(text) else ""
 
 
-def read(diversion: str, history_info: str, *, domain: str) -> Came:
+def read(diversion: str, history_info: str, *, domain: str, withheld: bool = False) -> Came:
     """What the two headers say, each comma-joined; an entry that makes no sense is as if it were not there.
 
-    Never fails, and takes time in proportion to the text. A `tel:` number is taken to be at `domain`.
+    Never fails, and takes time in proportion to the text. A `tel:` number is taken to be at `domain`. Where the caller
+    wants them `withheld`, every entry is private.
     """
-    return Came(_read_diversion(diversion, domain), _read_history(history_info, domain))
+    diversions, history = _read_diversion(diversion, domain), _read_history(history_info, domain)
+    if withheld:
+        diversions = tuple(replace(entry, privacy=_PRIVATE) for entry in diversions)
+        history = tuple(replace(entry, privacy=_WITHHELD) for entry in history)
+    return Came(diversions, history)
 
 
 def write(came: Came, stops: Sequence[Stop], *, explained: int, domain: str) -> tuple[str, str]:

@@ -9,7 +9,15 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final, assert_never
 
-from callflow_service.domain.callerid import Caller, Privacy, clean_line, clean_name, clean_number, clean_username, fold
+from callflow_service.domain.callerid import (
+    Caller,
+    Privacy,
+    clean_caller_number,
+    clean_line,
+    clean_name,
+    clean_username,
+    fold,
+)
 from callflow_service.domain.callflow import (
     AsItComes,
     CallFlow,
@@ -21,6 +29,7 @@ from callflow_service.domain.callflow import (
     Voicemail,
     is_external_number,
 )
+from callflow_service.domain.dialing import NO_TRUNK, ChainHeader, Identity, TrunkRules
 from callflow_service.domain.diversion import REASONS, Came, Stop, clean_user, read, write
 from callflow_service.domain.path import MAX_HOPS, Hop, Path
 
@@ -63,7 +72,7 @@ class RoutedDevice:
     @property
     def caller_id(self) -> Caller:
         """The device's own caller ID, as far as it may be shown."""
-        return Caller(clean_number(self.caller_number), clean_name(self.caller_name), Privacy.OFF)
+        return Caller(clean_caller_number(self.caller_number), clean_name(self.caller_name), Privacy.OFF)
 
     @property
     def label(self) -> str:
@@ -106,7 +115,9 @@ class Question:
 
     `device` is the device's id, None for the one that `path` ends in; an id below 0 (`NAMES_NOTHING`) is a device that
     is not there. `caller` is the original caller. `call_flow_id` is what `new_flow_id` gives, for a call without a
-    path. `diversion` and `history_info` are these headers of the original INVITE, each comma-joined.
+    path. `diversion` and `history_info` are these headers of the original INVITE, each comma-joined;
+    `diversions_withheld` says that the caller wants them private. `is_emergency_callback` is set for a call by which
+    an emergency centre calls a person back (RFC 7090).
     """
 
     device: int | None
@@ -116,6 +127,8 @@ class Question:
     call_flow_id: str
     diversion: str
     history_info: str
+    diversions_withheld: bool = False
+    is_emergency_callback: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +137,7 @@ class Rules:
 
     `limit` is the most diversions a call may take, `number_ring_seconds` how long a number rings, `domain` the host
     part of our header entries; `can_ring` says whether a device can be rung there, `can_dial_numbers` whether a number
-    can be dialled.
+    can be dialled, and `trunk` what legs to numbers show.
     """
 
     limit: int
@@ -133,6 +146,7 @@ class Rules:
     domain: str
     can_ring: Callable[[RoutedDevice], bool]
     can_dial_numbers: bool
+    trunk: TrunkRules = NO_TRUNK
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +154,10 @@ class Decision:
     """What the switch is to do, and all it needs for it.
 
     `target` is whom to dial now, `ring_seconds` for how long, `fax` where the call goes once a fax is heard, `cause`
-    the SIP status to end with. `caller`, `diversion` and `history_info` are what the leg shows. `device` rings, or is
-    the last one whose flow decided. The leg is for the account `payer`, for its device `payer_device`. `leg` counts
-    the diversions so far, plus 1. `loops_cut` counts the forwards that were refused for a loop or the limit.
+    the SIP status to end with. `caller`, `diversion` and `history_info` are what the leg shows, `asserted` is the
+    caller behind it where `caller` is the device that forwards to a trunk. `device` rings, or is the last one
+    whose flow decided. The leg is for the account `payer`, for its device `payer_device`. `leg` counts the diversions
+    so far, plus 1. `loops_cut` counts the forwards that were refused for a loop or the limit.
     """
 
     action: RouteAction
@@ -151,6 +166,7 @@ class Decision:
     fax: RoutedDevice | None
     cause: int | None
     caller: Caller
+    asserted: Caller | None
     diversion: str
     history_info: str
     reason: str
@@ -163,6 +179,16 @@ class Decision:
     explain: str
     loops_cut: int
 
+    @property
+    def is_to_number(self) -> bool:
+        """Whether the leg leaves through a trunk."""
+        return isinstance(self.target, str)
+
+    @property
+    def is_diverted(self) -> bool:
+        """Whether the leg is the work of a call flow: any other shows the caller as it came."""
+        return self.leg > 1
+
 
 def route(question: Question, facts: Facts, rules: Rules) -> Decision:
     """The answer to `question`.
@@ -170,7 +196,11 @@ def route(question: Question, facts: Facts, rules: Rules) -> Decision:
     Raises:
         FactsMissing: a device on the way is not in `facts`.
     """
-    came = read(question.diversion, question.history_info, domain=rules.domain) if rules.trust_headers else Came()
+    came = Came()
+    if rules.trust_headers:
+        came = read(
+            question.diversion, question.history_info, domain=rules.domain, withheld=question.diversions_withheld
+        )
     hops = question.path.hops if question.path else ()
     counted = max(len(hops), came.diversion_count, came.history_count)
     router = _Router(facts, rules, already_on_path=_devices_of(question.path), uncounted=counted - len(hops))
@@ -226,6 +256,9 @@ class _Router:
         if device is None:
             self.steps.append("the call is at no device of ours")
             return self._nothing(arrival, question)
+        if question.is_emergency_callback:
+            self.steps.append("a callback from an emergency centre, diverted by nothing")
+            return self._nothing(arrival, question)
         if question.state is State.BEFORE_CALL:
             end = self._arrived(device, arrival)
         else:
@@ -258,7 +291,7 @@ class _Router:
     def _nothing(self, arrival: _Arrival, question: Question) -> _End:
         """Nothing is set: a call that we have not touched goes on as if we were not there, any other ends."""
         untouched = arrival.device is None or arrival.device.is_untouched or question.state is State.BEFORE_CALL
-        if question.path is None and untouched:
+        if question.path is None and (untouched or question.is_emergency_callback):
             self.steps.append("carry on, nothing is ours to decide")
             return _End(RouteAction.NONE, arrival)
         cause = CAUSES[question.state]
@@ -379,6 +412,14 @@ def _decision(question: Question, end: _End, router: _Router, came: Came) -> Dec
         explained=len(question.path.hops) if question.path else 0,
         domain=router.rules.domain,
     )
+    caller, asserted = arrival.caller, None
+    if at_number:
+        headers = router.rules.trunk.headers
+        diversion = diversion if ChainHeader.DIVERSION in headers else ""
+        history_info = history_info if ChainHeader.HISTORY_INFO in headers else ""
+        forwarder = _forwarder(payer) if router.rules.trunk.identity is Identity.FORWARDER else None
+        if forwarder:
+            caller, asserted = forwarder, arrival.caller
     flow_id = question.path.flow_id if question.path else question.call_flow_id
     return Decision(
         action=end.action,
@@ -386,7 +427,8 @@ def _decision(question: Question, end: _End, router: _Router, came: Came) -> Dec
         ring_seconds=_ring_seconds(end.target, router.rules),
         fax=end.fax,
         cause=end.cause,
-        caller=arrival.caller,
+        caller=caller,
+        asserted=asserted,
         diversion=diversion,
         history_info=history_info,
         reason=REASONS[arrival.hops[-1].state] if arrival.hops else "",
@@ -399,6 +441,13 @@ def _decision(question: Question, end: _End, router: _Router, came: Came) -> Dec
         explain=clean_line("; ".join(router.steps)),
         loops_cut=router.loops_cut,
     )
+
+
+def _forwarder(device: RoutedDevice | None) -> Caller | None:
+    """The device as the party that forwards to a trunk: its DID, else its caller ID; None where it has no number."""
+    if device is None or not (numbers := _numbers_of(device)):
+        return None
+    return Caller(numbers[0], device.caller_id.name, Privacy.OFF)
 
 
 def _ring_seconds(target: RoutedDevice | str | None, rules: Rules) -> int | None:
@@ -422,10 +471,13 @@ def _stops(
 
 
 def _stop(device: RoutedDevice, *, left: State | None, at_number: bool) -> Stop:
-    name = clean_user(device.name)
-    numbers = [number for text in (*device.dids, device.caller_number) if (number := clean_number(text))]
+    name, numbers = clean_user(device.name), _numbers_of(device)
     addresses = [address for address in ([*numbers, name] if at_number else [name, *numbers]) if address]
     return Stop(addresses[0] if addresses else "", frozenset(addresses), left)
+
+
+def _numbers_of(device: RoutedDevice) -> list[str]:
+    return [number for text in (*device.dids, device.caller_number) if (number := clean_caller_number(text))]
 
 
 def _devices_of(path: Path | None) -> frozenset[int]:

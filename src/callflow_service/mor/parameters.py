@@ -13,6 +13,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from callflow_service.domain.access import Claim, is_username
 from callflow_service.domain.callflow import MAX_CUSTOM_LENGTH, MAX_ID, NAMES_NOTHING, Action, State
 from callflow_service.domain.changing import WantedChange
+from callflow_service.domain.decoding import decoded, decoded_again
 from callflow_service.domain.signature import GET_ORDER, UPDATE_ORDER
 from callflow_service.mor.xml_text import without_forbidden
 
@@ -165,7 +166,7 @@ def _body(content_type: str, body: bytes) -> Iterator[Parameter]:
 def _form(encoded: bytes) -> Iterator[Parameter]:
     # Decoded as Latin-1, each character is a byte, so that a value can still be told to be UTF-8 or not.
     for name, value in parse_qsl(encoded.decode("latin-1"), keep_blank_values=True, encoding="latin-1"):
-        yield Parameter(_text(name.encode("latin-1")), _text(value.encode("latin-1")))
+        yield Parameter(decoded(name.encode("latin-1")), decoded(value.encode("latin-1")))
 
 
 def _json(body: bytes) -> Iterator[Parameter]:
@@ -193,16 +194,7 @@ def _json(body: bytes) -> Iterator[Parameter]:
         if isinstance(value, bool):
             yield Parameter(name, "true" if value else "false", "1" if value else "")
         elif isinstance(value, str):
-            yield Parameter(name, _latin_1(value) if damaged else value)
-
-
-def _latin_1(damaged: str) -> str:
-    """A text of a body that is not UTF-8, itself read anew as Latin-1 where it is not UTF-8 either."""
-    try:
-        return _text(damaged.encode("utf-8", "surrogateescape"))
-    except UnicodeEncodeError:
-        # It holds half a surrogate pair that was written as \ud800.
-        return damaged
+            yield Parameter(name, decoded_again(value) if damaged else value)
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -268,14 +260,7 @@ class _Parts:
         # Some clients send a name beyond ASCII as filename*=, which the parser leaves out.
         is_file = b"filename" in options or b"filename*=" in self._disposition.lower()
         if b"name" in options and not is_file:
-            self.parameters.append(Parameter(_text(options[b"name"]), _text(self._data)))
+            self.parameters.append(Parameter(decoded(options[b"name"]), decoded(self._data)))
 
     def _end(self) -> None:
         self.ended = True
-
-
-def _text(raw: bytes) -> str:
-    try:
-        return raw.decode()
-    except UnicodeDecodeError:
-        return raw.decode("latin-1")

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from callflow_service.domain.callflow import CallFlow, State
+from callflow_service.domain.dialing import ChainHeader, Identity, LegRules, Redirected, Rejected, TrunkRules
 from callflow_service.domain.routing import Facts, RoutedDevice
 from callflow_service.repositories.callflows import call_flow
 from callflow_service.storage.statements import Driver
@@ -19,6 +20,7 @@ class SwitchUser:
     domain: str
     trust_headers: bool
     dial: Mapping[str, str]
+    legs: LegRules
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,9 @@ _FOLLOW: Final = f"""WITH RECURSIVE named AS (SELECT $1::bigint AS id), chain (i
     WHERE chain.step < $2
 ), near AS (SELECT DISTINCT id FROM chain){_COLUMNS}"""  # noqa: S608 - see _COLUMNS
 
-_SWITCH_USERS: Final = "SELECT username, password_hash, domain, trust_headers, dial FROM switch_user"
+_SWITCH_USERS: Final = """
+SELECT username, password_hash, domain, trust_headers, dial, rejected, redirected, early_media, trunk
+FROM switch_user"""
 
 
 async def find(driver: Driver, device_ids: Iterable[int], *, called: str | None, technologies: Sequence[str]) -> Found:
@@ -101,10 +105,25 @@ async def switch_users(driver: Driver) -> dict[str, SwitchUser]:
     rows = await driver.fetch(_SWITCH_USERS)
     return {
         username: SwitchUser(
-            username, password_hash, domain, trust_headers, {name: template or "" for name, template in dial.items()}
+            username,
+            password_hash,
+            domain,
+            trust_headers,
+            {name: template or "" for name, template in dial.items()},
+            LegRules(Rejected(rejected), Redirected(redirected), early_media, _trunk(trunk)),
         )
-        for username, password_hash, domain, trust_headers, dial in rows
+        for username, password_hash, domain, trust_headers, dial, rejected, redirected, early_media, trunk in rows
     }
+
+
+def _trunk(stored: Mapping[str, Any] | None) -> TrunkRules | None:
+    if stored is None:
+        return None
+    return TrunkRules(
+        stored["from_host"] or "",
+        Identity(stored["identity"]),
+        frozenset(ChainHeader(header) for header in stored["headers"]),
+    )
 
 
 @dataclass(slots=True)

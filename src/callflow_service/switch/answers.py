@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from callflow_service.domain.dialing import DialPlan
+from callflow_service.domain.dialing import DialPlan, is_safe_name
 from callflow_service.domain.path import parse as parse_path
 from callflow_service.domain.routing import CAUSES, Decision, RouteAction, RoutedDevice
 from callflow_service.switch.questions import state_of
@@ -13,6 +13,7 @@ NAMES: Final = (
     "dial",
     "ring_seconds",
     "fax_dial",
+    "mailbox",
     "cause",
     "caller_number",
     "caller_name",
@@ -33,6 +34,9 @@ NAMES: Final = (
 What can be long stands last: Asterisk cuts an answer at 4,096 characters, and the rest must be there all the same.
 """
 
+TRUNK_NAMES: Final = ("from_host", "asserted_number", "asserted_name", "asserted_privacy")
+"""What answers hold besides for a switch user with a `trunk`."""
+
 Answer = dict[str, str]
 
 
@@ -43,6 +47,7 @@ def shared_answer(decision: Decision, plan: DialPlan, *, explain: bool) -> Answe
         "dial": dial_string(decision, plan),
         "ring_seconds": _number(decision.ring_seconds),
         "fax_dial": _device(decision.fax, plan),
+        "mailbox": mailbox(decision),
         "cause": _number(decision.cause),
         "caller_number": decision.caller.number,
         "caller_name": decision.caller.name,
@@ -55,6 +60,7 @@ def shared_answer(decision: Decision, plan: DialPlan, *, explain: bool) -> Answe
         "flow_id": decision.flow_id,
         # A switch that carries on as if we were not there has nothing to continue.
         "path": "" if decision.action is RouteAction.NONE else str(decision.path),
+        **_trunk(decision, plan),
         "diversion": decision.diversion,
         "history_info": decision.history_info,
         "explain": decision.explain if explain else "",
@@ -69,6 +75,28 @@ def carry_on_answer(values: Mapping[str, str]) -> Answer:
         return answer | {"action": RouteAction.NONE}
     cause = str(CAUSES[state_of(values)])
     return answer | {"action": RouteAction.END, "cause": cause, "flow_id": path.flow_id, "path": str(path)}
+
+
+def mailbox(decision: Decision) -> str:
+    """The name of the device whose flow said voicemail; empty for any other action."""
+    if decision.action is not RouteAction.VOICEMAIL or decision.device is None:
+        return ""
+    return decision.device.name if is_safe_name(decision.device.name) else ""
+
+
+def _trunk(decision: Decision, plan: DialPlan) -> Answer:
+    if plan.legs.trunk is None:
+        return {}
+    values = dict.fromkeys(TRUNK_NAMES, "")
+    if decision.is_to_number:
+        values["from_host"] = plan.legs.trunk.from_host
+    if asserted := decision.asserted:
+        values |= {
+            "asserted_number": asserted.number,
+            "asserted_name": asserted.name,
+            "asserted_privacy": asserted.privacy,
+        }
+    return values
 
 
 def dial_string(decision: Decision, plan: DialPlan) -> str:

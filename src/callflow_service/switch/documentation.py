@@ -30,6 +30,11 @@ _ASKED: Final[dict[str, Schema]] = {
     "call_id": {"description": "The switch's id of the call", "type": "string"},
     "diversion": {"description": "Every Diversion header of the original INVITE, comma-joined", "type": "string"},
     "history_info": {"description": "Every History-Info header of it, comma-joined", "type": "string"},
+    "privacy_header": {
+        "description": "Every Privacy header of it, comma-joined; it decides instead of `privacy`",
+        "type": "string",
+    },
+    "priority": {"description": "Its Priority header; `psap-callback` is diverted by nothing", "type": "string"},
     "explain": {"description": "`1`: the answer says why", "type": "string", "enum": ["1"], "example": "1"},
 }
 
@@ -54,6 +59,7 @@ _ANSWERED: Final[dict[str, str]] = {
     "dial": "Whom to dial now",
     "ring_seconds": "For how long, in seconds",
     "fax_dial": "Where the call goes once a fax is heard",
+    "mailbox": "For `voicemail`: the name of the device whose flow said so",
     "cause": "SIP status to end with",
     "caller_number": "Number that the leg shows",
     "caller_name": "Name that the leg shows",

@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl
 from fastapi import APIRouter, Request, Response
 from starlette.requests import ClientDisconnect
 
+from callflow_service.domain.decoding import decoded, decoded_again
 from callflow_service.domain.dialing import DialPlan
 from callflow_service.domain.errors import Overloaded, StorageUnavailable, TooManyGuesses
 from callflow_service.domain.routing import Decision
@@ -125,7 +126,7 @@ class SwitchFace:
         self, switch: Switch, user: SwitchUser, values: Mapping[str, str], log: dict[str, object]
     ) -> Response:
         asked = switch.read(values)
-        plan = DialPlan({**switch.templates, **user.dial}, user.domain)
+        plan = DialPlan({**switch.templates, **user.dial}, user.domain, user.legs)
         decision = await self.calls.where_to(asked, user, plan)
         log |= {"outcome": decision.action.value, "flow_id": decision.flow_id, "explain": decision.explain}
         if decision.loops_cut:
@@ -152,7 +153,7 @@ async def _read_values(request: Request, values: dict[str, str]) -> str:
         values.update(_form(body))
         return ""
     try:
-        document = json.loads(body)
+        document = json.loads(body.decode("utf-8-sig", "surrogateescape"))
     except (ValueError, RecursionError):
         return "body is no JSON"
     if not isinstance(document, dict):
@@ -162,11 +163,13 @@ async def _read_values(request: Request, values: dict[str, str]) -> str:
 
 
 def _form(encoded: bytes | bytearray) -> list[tuple[str, str]]:
-    return parse_qsl(encoded.decode("utf-8", "replace"), keep_blank_values=True, errors="replace")
+    # Decoded as Latin-1, each character is a byte, so that each value can be told to be UTF-8 or not.
+    pairs = parse_qsl(encoded.decode("latin-1"), keep_blank_values=True, encoding="latin-1")
+    return [(decoded(name.encode("latin-1")), decoded(value.encode("latin-1"))) for name, value in pairs]
 
 
 def _text(value: Any) -> str:  # noqa: ANN401 - JSON can be anything
     if isinstance(value, str):
-        return value
+        return decoded_again(value)
     # Numbers as their digits; what is neither is as absent.
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else ""

@@ -25,7 +25,13 @@ class Asterisk:
     @property
     def templates(self) -> Mapping[str, str]:
         """How Asterisk dials where the switch user says nothing else."""
-        return {"SIP": "PJSIP/{name}", "default": "{technology}/{name}", "number": "PJSIP/{number}@trunk"}
+        return {
+            "SIP": "PJSIP/{name}",
+            # Asterisk has no channel type FAX: what sends faxes is registered like any phone.
+            "FAX": "PJSIP/{name}",
+            "default": "{technology}/{name}",
+            "number": "PJSIP/{number}@trunk",
+        }
 
     def read(self, values: Mapping[str, str]) -> Asked:
         """The question."""
@@ -42,7 +48,7 @@ class Asterisk:
 
 @dataclass(frozen=True, slots=True)
 class OpenSips:
-    """`rest_post` and `$json`."""
+    """`rest_post` and `$json`; the shipped configuration asks where Kamailio does, for the sake of its routes."""
 
     name: str = "opensips"
 

@@ -46,9 +46,14 @@ def _document(routes: list[dict[str, object]], answer: dict[str, str]) -> tuple[
 
 def _route(decision: Decision, plan: DialPlan, came: Caller) -> dict[str, object]:
     headers: dict[str, object] = {}
-    if decision.caller != came:
-        headers["from"] = _from(decision.caller, plan.domain)
+    host = (plan.legs.trunk.from_host if plan.legs.trunk and decision.is_to_number else "") or plan.domain
+    if decision.is_diverted and (decision.caller != came or decision.caller.is_number_withheld or host != plan.domain):
+        headers["from"] = _from(decision.caller, host)
     extra = [("Diversion", decision.diversion), ("History-Info", decision.history_info)]
+    if decision.asserted and decision.asserted.number:
+        extra.append(("P-Asserted-Identity", _asserted(decision.asserted, host)))
+        if decision.asserted.privacy is not Privacy.OFF:
+            extra.append(("Privacy", "id"))
     if lines := "".join(f"{name}: {value}\r\n" for name, value in extra if value):
         headers["extra"] = lines
     route: dict[str, object] = {"uri": dial_string(decision, plan), "headers": headers}
@@ -58,9 +63,14 @@ def _route(decision: Decision, plan: DialPlan, came: Caller) -> dict[str, object
 
 
 def _from(caller: Caller, domain: str) -> dict[str, str]:
-    if not caller.number or caller.privacy in {Privacy.NUMBER, Privacy.FULL}:
+    if not caller.number or caller.is_number_withheld:
         return {"display": '"Anonymous"', "uri": "sip:anonymous@anonymous.invalid"}
     name = "" if caller.privacy is Privacy.NAME else caller.name
     # The display name goes out as it is: its quotes are ours to write, and the allow-list leaves none inside.
     display = f'"{name or caller.number}"'
     return {"display": display, "uri": f"sip:{caller.number.replace('#', '%23')}@{domain}"}
+
+
+def _asserted(caller: Caller, domain: str) -> str:
+    display = f'"{caller.name}" ' if caller.name else ""
+    return f"{display}<sip:{caller.number.replace('#', '%23')}@{domain}>"

@@ -105,7 +105,10 @@ _TARGETS: Final = {
     ),
     Section.DIDS: _Target("did", "id", ("number", "device_id"), "DID {id} {number}"),
     Section.SWITCHES: _Target(
-        "switch_user", "username", ("password_hash", "domain", "trust_headers", "dial"), "switch {username}"
+        "switch_user",
+        "username",
+        ("password_hash", "domain", "trust_headers", "dial", "rejected", "redirected", "early_media", "trunk"),
+        "switch {username}",
     ),
 }
 

@@ -17,12 +17,13 @@ from pydantic import (
     ValidationInfo,
     WithJsonSchema,
     field_validator,
+    model_validator,
 )
 from pydantic_core import ErrorDetails
 
 from callflow_service.domain.access import USERNAME, Role
 from callflow_service.domain.callflow import MAX_ID
-from callflow_service.domain.dialing import NUMBER, OTHER, VOICEMAIL
+from callflow_service.domain.dialing import NUMBER, OTHER, VOICEMAIL, ChainHeader, Identity, Redirected, Rejected
 from callflow_service.domain.signature import HashPolicy
 from callflow_service.world.errors import WorldError
 from callflow_service.world.reading import RawItem, Section, shown_key
@@ -251,6 +252,27 @@ class _TemplateError(ValueError):
         self.key = key
 
 
+class TrunkItem(_Item):
+    """What the trunk behind a switch wants of the legs to numbers."""
+
+    from_host: Domain | None = Field(None, description="Host in their From; where it is not said, the switch's domain")
+    identity: Identity = Field(
+        Identity.CALLER,
+        description="Whose number is in their From: the caller's, or the forwarding device's with the caller in "
+        "P-Asserted-Identity",
+    )
+    headers: list[ChainHeader] = Field(
+        list(ChainHeader), description="Which headers tell it of the diversions; an empty list for neither"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_empty_keys(cls, fields: object) -> object:
+        if not isinstance(fields, dict):
+            return fields
+        return {key: value for key, value in fields.items() if value is not None or key not in cls.model_fields}
+
+
 class SwitchItem(_Item):
     """A switch that may ask where a call goes, and how it dials."""
 
@@ -267,6 +289,18 @@ class SwitchItem(_Item):
             "additionalProperties": {"type": ["string", "null"], "pattern": f"^{_TEMPLATE}$"},
         },
     )
+    rejected: Rejected = Field(
+        Rejected.BUSY, description='What a phone\'s "no" (603, 403, 607) means; read by FreeSWITCH alone'
+    )
+    redirected: Redirected = Field(
+        Redirected.FAILED, description="What becomes of a phone's own redirection (3xx); read by FreeSWITCH alone"
+    )
+    early_media: bool = Field(
+        False,  # noqa: FBT003 - a field's default
+        description="Whether announcements before the answer are let through, which ends the flow of that leg; read by "
+        "FreeSWITCH alone",
+    )
+    trunk: TrunkItem | None = Field(None, description="What the trunk wants of legs to numbers")
 
     @field_validator("dial")
     @classmethod
@@ -314,6 +348,9 @@ _MODELS: Final[dict[Section, type[Item]]] = {
 }
 
 
+_TRUNK: Final = "trunk"
+
+
 def parse_item(raw: RawItem, file: Path) -> Item:
     """The item as its section's model has it.
 
@@ -331,30 +368,35 @@ def parse_item(raw: RawItem, file: Path) -> Item:
     raise WorldError(file, line, sentence)
 
 
-def _problem(raw: RawItem, model: type[Item], details: ErrorDetails) -> tuple[int, str]:
+_SENTENCES: Final = {
+    "missing": "is missing",
+    "bool_parsing": "must be true or false",
+    "model_type": f"must be a mapping with the keys {', '.join(TrunkItem.model_fields)}",
+    "dict_type": "must be a mapping of template names to templates",
+    "list_type": "must be a list",
+}
+"""What is said of an error that needs no more words, by pydantic's name for it."""
+
+
+def _problem(raw: RawItem, model: type[BaseModel], details: ErrorDetails) -> tuple[int, str]:
     key = str(details["loc"][0])
+    if key == _TRUNK and len(details["loc"]) > 1:
+        key, model = f"{_TRUNK}.{details['loc'][1]}", TrunkItem
     cause = details.get("ctx", {}).get("error")
     inner = ".".join(map(str, details["loc"]))
     if isinstance(cause, _TemplateError):
         inner = f"{key}.{cause.key}"
-    line = raw.lines.get(inner, raw.lines.get(key, raw.line))
+    line = raw.lines.get(inner, raw.lines.get(key, raw.lines.get(_TRUNK, raw.line)))
     match details["type"]:
-        case "missing":
-            sentence = "is missing"
         case "extra_forbidden":
             sentence = f"is not known here; the keys are {', '.join(model.model_fields)}"
         case "value_error":
             sentence = str(cause)
         case "enum":
             sentence = "must be " + details["ctx"]["expected"].replace("'", "")
-        case "bool_parsing":
-            sentence = "must be true or false"
-        case "dict_type":
-            sentence = "must be a mapping of template names to templates"
-        case "list_type":
-            sentence = "must be a list"
         case "too_long":
             sentence = f"must be at most {details['ctx']['max_length']} addresses and networks"
-        case _:
-            sentence = "must be a single value, not a list or a mapping"
-    return line, f"{raw.place}.{key}: {sentence}." if shown_key(key) else f"{raw.place}: a key {sentence}."
+        case other:
+            sentence = _SENTENCES.get(other, "must be a single value, not a list or a mapping")
+    is_shown = all(shown_key(part) for part in key.split("."))
+    return line, f"{raw.place}.{key}: {sentence}." if is_shown else f"{raw.place}: a key {sentence}."

@@ -24,7 +24,7 @@ from callflow_service.world.source import WorldText
 
 # libyaml reads a hundred times faster, but a system's own PyYAML may be built without it.
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_LISTS: Final = frozenset({"allowed_addresses"})
+_LISTS: Final = frozenset({"allowed_addresses", "trunk.headers"})
 _NULLS: Final = frozenset({"", "~", "null", "Null", "NULL"})
 
 
@@ -52,7 +52,7 @@ class RawItem:
     section: Section
     index: int
     line: int
-    fields: dict[str, str | list[str | None] | dict[str, str | None] | None]
+    fields: dict[str, str | list[str | None] | dict[str, str | list[str | None] | None] | None]
     lines: dict[str, int]
 
     @property
@@ -142,11 +142,15 @@ class _Reader:
                 item.fields[key] = self._text(value, item, key)
         return item
 
-    def _mapping(self, item: RawItem, outer: str) -> dict[str, str | None]:
-        mapping: dict[str, str | None] = {}
+    def _mapping(self, item: RawItem, outer: str) -> dict[str, str | list[str | None] | None]:
+        mapping: dict[str, str | list[str | None] | None] = {}
         while not isinstance(event := self._next(), MappingEndEvent):
             key = self._key(event, item, f"{outer}.")
-            mapping[key] = self._text(self._next(), item, outer)
+            value = self._next()
+            if isinstance(value, SequenceStartEvent) and (path := f"{outer}.{key}") in _LISTS:
+                mapping[key] = self._list(item, path)
+            else:
+                mapping[key] = self._text(value, item, outer)
         return mapping
 
     def _list(self, item: RawItem, key: str) -> list[str | None]:

@@ -40,7 +40,8 @@ CREATE TEMP TABLE staged_did (
 ) ON COMMIT DROP;
 CREATE TEMP TABLE staged_switch_user (
     position integer, username_line integer, has_short_password boolean,
-    username text, password_hash text, domain text, trust_headers boolean, dial jsonb
+    username text, password_hash text, domain text, trust_headers boolean, dial jsonb,
+    rejected text, redirected text, early_media boolean, trunk jsonb
 ) ON COMMIT DROP;
 CREATE TEMP VIEW named_account AS
     SELECT id, username, role FROM staged_account
@@ -164,6 +165,10 @@ def _record(raw: RawItem, item: Item, stored: dict[int | str, _Secrets], keys: K
                 item.domain,
                 item.trust_headers,
                 json.dumps(item.dial),
+                item.rejected,
+                item.redirected,
+                item.early_media,
+                item.trunk.model_dump_json() if item.trunk else None,
             )
         case _ as never:
             assert_never(never)
