@@ -110,9 +110,7 @@ async def test_a_callback_from_an_emergency_centre_is_diverted_by_nothing(
     assert (await ask(service, face, device="4", priority="emergency"))["action"] == "forward"
 
 
-async def route(
-    service: httpx.AsyncClient, *, user: tuple[str, str] = SWITCH, **question: str
-) -> dict[str, object]:
+async def route(service: httpx.AsyncClient, *, user: tuple[str, str] = SWITCH, **question: str) -> dict[str, object]:
     body = {"call_id": "c1", "caller_number": "37061111111", "caller_name": "Alice", **question}
     (one,) = (await service.post("/switch/kamailio", json=body, auth=user)).json()["routes"]
     headers: dict[str, object] = one["headers"]

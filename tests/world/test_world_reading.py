@@ -9,8 +9,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from callflow_service.domain.dialing import Identity, Rejected
 from callflow_service.world.errors import WorldError
-from callflow_service.world.items import AccountItem, DeviceItem, DidItem, Item, SwitchItem, parse_item
+from callflow_service.world.items import AccountItem, DeviceItem, DidItem, Item, SwitchItem, TrunkItem, parse_item
 from callflow_service.world.loading import DEMO_FILE
 from callflow_service.world.reading import read_items
 from callflow_service.world.source import WorldText
@@ -117,11 +118,19 @@ def test_a_key_without_a_value_is_as_good_as_none(tmp_path: Path) -> None:
 def test_sections_may_come_in_any_order_and_words_for_yes_are_yes(tmp_path: Path) -> None:
     file = tmp_path / "world.yaml"
     file.write_text(
-        "---\nswitches: [{username: s, password: x, trust_headers: no}]\n"
+        "---\nswitches: [{username: s, password: x, trust_headers: no, rejected: failed, early_media: yes,\n"
+        "  trunk: {identity: forwarder, from_host: , headers: []}}]\n"
         "accounts: [{id: 1, username: a, role: admin, blocked: Yes}]\n...\n"
     )
     assert read(file) == [
-        SwitchItem(username="s", password="x", trust_headers=False),
+        SwitchItem(
+            username="s",
+            password="x",
+            trust_headers=False,
+            rejected=Rejected.FAILED,
+            early_media=True,
+            trunk=TrunkItem(identity=Identity.FORWARDER, headers=[]),
+        ),
         AccountItem(id=1, username="a", role="admin", blocked=True),
     ]
 
@@ -372,6 +381,29 @@ DEVICE_PLACEHOLDERS = "{domain}, {name}, {technology}"
         (f"dids:\n  - {{id: 1, number: {'1' * 33}}}\n", f"2: dids[0].number: {A_NUMBER}"),
         ("dids:\n  - {id: 1, number: 1}\n  - {id: 2, number: 2, device: x}\n", f"3: dids[1].device: {AN_ID}"),
         (f"{SWITCH}    domain: a b\n", "4: switches[0].domain: must be a host, or a host and a port as host:port."),
+        (f"{SWITCH}    rejected: never\n", "4: switches[0].rejected: must be busy or failed."),
+        (f"{SWITCH}    redirected: busy\n", "4: switches[0].redirected: must be failed or caller."),
+        (
+            f"{SWITCH}    trunk: x\n",
+            "4: switches[0].trunk: must be a mapping with the keys from_host, identity, headers.",
+        ),
+        (
+            f"{SWITCH}    trunk:\n      identity: me\n",
+            "5: switches[0].trunk.identity: must be caller or forwarder.",
+        ),
+        (
+            f"{SWITCH}    trunk:\n      headers: [diversion, sip]\n",
+            "5: switches[0].trunk.headers: must be diversion or history_info.",
+        ),
+        (f"{SWITCH}    trunk:\n      headers: diversion\n", "5: switches[0].trunk.headers: must be a list."),
+        (
+            f"{SWITCH}    trunk:\n      from_host: a b\n",
+            "5: switches[0].trunk.from_host: must be a host, or a host and a port as host:port.",
+        ),
+        (
+            f"{SWITCH}    trunk:\n      host: a\n",
+            "5: switches[0].trunk.host: is not known here; the keys are from_host, identity, headers.",
+        ),
         (f"{SWITCH}    dial: SIP\n", "4: switches[0].dial: must be a mapping of template names to templates."),
         (
             f"{SWITCH}    dial:\n      S-P: x\n",
