@@ -83,7 +83,8 @@ class CallFlows:
         async def work(session: AsyncSession) -> Change:
             facts = await callflows.load_facts(session, claim.username, wanted, self.keys)
             account = await self._admit(facts.account, claim, sender, who=who, check_signature=_check_update_signature)
-            change = changing.decide(account, facts, wanted)
+            meant = wanted.with_plus() if access.is_plus_signed(account, claim) else wanted
+            change = changing.decide(account, facts, meant)
             await callflows.save(session, change, Origin(account.id, Face.MOR, sender.address, sender.request_id))
             return change
 

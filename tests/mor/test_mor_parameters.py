@@ -52,6 +52,9 @@ ENCODED = {
     "query beside an empty JSON object": lambda values: (urlencode(values), JSON, b" {} "),
     "form": lambda values: ("", FORM, urlencode(values).encode()),
     "form that names its character set": lambda values: ("", f"{FORM}; charset=UTF-8", urlencode(values).encode()),
+    "JSON under a form's type": lambda values: ("", FORM, json.dumps(values).encode()),
+    "JSON of no type": lambda values: ("", "", b" " + json.dumps(values).encode()),
+    "JSON under a multipart form's type": lambda values: ("", "multipart/form-data", json.dumps(values).encode()),
     "form of no type": lambda values: ("", "", urlencode(values).encode()),
     "form of a type in capitals": lambda values: ("", FORM.upper(), urlencode(values).encode()),
     "form escaped throughout": lambda values: (
@@ -404,3 +407,12 @@ async def test_a_doubled_or_a_trailing_slash_is_tolerated(
     ):
         url = f"{str(demo_service.base_url).rstrip('/')}{prefix}/{name}{slashes}"
         assert answer(await demo_service.post(url, data=values)) == page
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "deflate, gzip"])
+async def test_an_encoded_body_is_refused_by_name(demo_service: httpx.AsyncClient, encoding: str) -> None:
+    response = await demo_service.post(UPDATE, data=signed(GOOD), headers={"content-encoding": encoding})
+    _, *rest = refused("Request body is encoded; send it as it is, without Content-Encoding")
+    assert answer(response) == (415, *rest)
+    plain = await demo_service.post(UPDATE, data=signed(GOOD), headers={"content-encoding": "Identity"})
+    assert plain.status_code == 200

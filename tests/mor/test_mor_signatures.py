@@ -52,17 +52,17 @@ ALL = {
     "fax_device": "2",
     "voicemail": "v",
     "device_callerid": "False",
-    "src_callerid": "0",
+    "src_callerid": "no",
     "did_id": "1",
     "custom": "Me",
 }
-STATE_FIRST = "4busyforward5+3702vFalse01Me"
+STATE_FIRST = "4busyforward5+3702vFalseno1Me"
 
 
 @pytest.mark.parametrize(
     "string",
     [
-        pytest.param("4forwardbusy5+3702vFalse01Me", id="the documented order"),
+        pytest.param("4forwardbusy5+3702vFalseno1Me", id="the documented order"),
         pytest.param(STATE_FIRST, id="the state first"),
     ],
 )
@@ -360,3 +360,35 @@ async def test_a_key_is_inherited_over_two_owners_and_where_there_is_none_every_
 async def test_an_empty_key_is_no_key(demo_service: httpx.AsyncClient, demo_database: asyncpg.Connection) -> None:
     await demo_database.execute("UPDATE account SET api_key = '' WHERE username = 'admin'")
     assert answer(await demo_service.post(GET, data=get(key=""))) == WRONG
+
+
+@pytest.mark.parametrize(
+    ("custom", "arrives"),
+    [("+37060000001", " 37060000001"), ('"Acme" <+370>', '"Acme" < 370>'), ('"Acme" +370', '"Acme"  370')],
+)
+async def test_a_custom_whose_plus_was_not_escaped_is_stored_as_it_was_signed(
+    demo_service: httpx.AsyncClient, custom: str, arrives: str
+) -> None:
+    values = {"u": "admin", "device_id": "4", "callflow_action": "forward", "state": "busy", "forward_to_device": "5"}
+    for meant in (custom, arrives):
+        string = f"4forwardbusy5{meant}"
+        response = await demo_service.post(
+            UPDATE, data={**values, "custom": arrives, "hash": sha1_hex(string, ADMIN_KEY)}
+        )
+        assert answer(response) == updated(
+            callerid_type="Custom", callerid_data=meant, state="Busy", action="Forward", data="IAX2/101"
+        )
+    assert await send(demo_service, {**values, "custom": arrives}, "4forwardbusy5+") == "Incorrect hash"
+
+
+@pytest.mark.parametrize("name", ["device_callerid", "src_callerid", "voicemail"])
+async def test_false_that_came_as_0_may_be_signed_as_nothing(demo_service: httpx.AsyncClient, name: str) -> None:
+    values = {"u": "admin", "device_id": "4", "callflow_action": "empty", "state": "busy", name: "0"}
+    assert await send(demo_service, values, "4emptybusy") == "updated"
+    assert await send(demo_service, values, "4emptybusy0") == "updated"
+    assert await send(demo_service, {**values, name: "1"}, "4emptybusy") == "Incorrect hash"
+
+
+async def test_a_0_that_is_an_id_is_signed_as_it_is(demo_service: httpx.AsyncClient) -> None:
+    values = {"u": "admin", "device_id": "4", "callflow_action": "empty", "state": "busy", "fax_device": "0"}
+    assert await send(demo_service, values, "4emptybusy") == "Incorrect hash"

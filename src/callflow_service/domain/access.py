@@ -83,6 +83,7 @@ class Claim:
         username: None where it was not sent or can be nobody's.
         password: None where it was not sent.
         signature: Empty where it was not sent.
+        readings_with_plus: The same with a `+` where a blank may be one that was not escaped; empty where none may be.
         readings: The signed values in the order of the request, aliases under their own name's. More than one where
             a value has two spellings (JSON's `true`, which PHP signs as `1`).
         method_allowed: Whether the request came by a method that is allowed.
@@ -93,6 +94,7 @@ class Claim:
     signature: str
     readings: tuple[Mapping[str, str], ...]
     method_allowed: bool
+    readings_with_plus: tuple[Mapping[str, str], ...] = ()
 
 
 def is_username(text: str) -> bool:
@@ -178,6 +180,14 @@ def would_pass_compat(account: Account, claim: Claim) -> bool:
     return bool(account.api_key) and signature.matches(claim.signature, account.api_key, strings)
 
 
+def is_plus_signed(account: Account, claim: Claim) -> bool:
+    """Whether the signature shows that the client meant a `+` where a blank came."""
+    if not claim.readings_with_plus or not account.api_key:
+        return False
+    strings = (string for reading in claim.readings_with_plus for string in signature.strict_strings(reading))
+    return signature.matches(claim.signature, account.api_key, strings)
+
+
 def check_role(account: Account) -> None:
     """Refuse the roles that have no call flows.
 
@@ -204,5 +214,6 @@ def may_use(account: Account, device: OwnedDevice) -> bool:
 
 
 def _is_strict(account: Account, claim: Claim) -> bool:
-    strings = (string for reading in claim.readings for string in signature.strict_strings(reading))
+    readings = claim.readings + claim.readings_with_plus
+    strings = (string for reading in readings for string in signature.strict_strings(reading))
     return bool(account.api_key) and signature.matches(claim.signature, account.api_key, strings)

@@ -1,7 +1,7 @@
 """From what a caller asks for and what there is, the call flow that shall be."""
 
-from dataclasses import dataclass
-from typing import assert_never
+from dataclasses import dataclass, replace
+from typing import Self, assert_never
 
 from callflow_service.domain.access import Account, OwnedDevice, may_use
 from callflow_service.domain.callflow import (
@@ -50,6 +50,11 @@ class WantedChange:
     source_caller_id: bool = False
     did_id: int | None = None
     custom: str | None = None
+    custom_with_plus: str | None = None
+
+    def with_plus(self) -> Self:
+        """The same, with a `+` in `custom` where a blank came for one that was not escaped."""
+        return replace(self, custom=self.custom_with_plus)
 
 
 @dataclass(frozen=True, slots=True)

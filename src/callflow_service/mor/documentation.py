@@ -100,6 +100,7 @@ class Call:
                 "content": {"application/xml": {"schema": {"type": "string"}, "examples": examples}},
             },
             400: {"description": "The request cannot be read as what it says it is", "content": failed},
+            415: {"description": "The body has a Content-Encoding", "content": failed},
             413: {"description": "The body is larger than 64 KiB", "content": failed},
             429: {
                 "description": "Wrong requests for this account came from this address too often; right ones are not "

@@ -28,7 +28,7 @@ from callflow_service.domain.errors import (
 )
 from callflow_service.mor import documentation
 from callflow_service.mor.pages import MEDIA_TYPE, ErrorEnvelope, error_page, get_page, update_page
-from callflow_service.mor.parameters import Parameters, RequestUnreadable, read_parameters
+from callflow_service.mor.parameters import ContentEncoded, Parameters, RequestUnreadable, read_parameters
 from callflow_service.requests import client_address, header
 from callflow_service.service import CallFlows, Sender
 
@@ -137,6 +137,8 @@ class MorFace:
         log: dict[str, object] = request.scope["log"]
         log["call"] = call
         try:
+            if header(request, b"content-encoding").strip().lower() not in {"", "identity"}:
+                raise ContentEncoded("Request body is encoded; send it as it is, without Content-Encoding")
             body = await read_body(request, MAX_BODY)
             if body is None:
                 log["outcome"] = FAILED_TRANSPORT[413]
@@ -146,7 +148,7 @@ class MorFace:
             page = await answer(parameters)
         except RequestUnreadable as error:
             log["outcome"] = str(error)
-            return self._page(str(error), status=400)
+            return self._page(str(error), status=error.status)
         except CallFlowError as error:
             text = texts[type(error)]
             log["outcome"] = text

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NoReturn
 from urllib.parse import parse_qsl
@@ -23,8 +24,14 @@ if TYPE_CHECKING:
 ALIASES: Final = {"action": "callflow_action", "foward_to_device": "forward_to_device"}
 """Old names and misspellings that clients use, and the parameter that each stands for."""
 
+_FORMS: Final = frozenset({b"", b"application/x-www-form-urlencoded", b"multipart/form-data"})
 _STATES: Final = {state.value: state for state in State}
 _ACTIONS: Final = {action.value: action for action in Action}
+
+# PHP's http_build_query sends false as 0, and what PHP signs for false is nothing.
+_BOOLEANS: Final = frozenset({"device_callerid", "src_callerid", "voicemail"})
+# A blank where a number begins: in a caller ID it can be a + that the client did not escape.
+_LOST_PLUS = re.compile(r'(?:^|(?<=[ <"])) (?=[0-9])', re.ASCII)
 
 _ID = re.compile(r"[0-9]+", re.ASCII)
 _LONGEST_ID: Final = len(str(MAX_ID))
@@ -32,6 +39,14 @@ _LONGEST_ID: Final = len(str(MAX_ID))
 
 class RequestUnreadable(Exception):
     """The request cannot be read as what it says it is; the text may be shown to the caller."""
+
+    status: int = 400
+
+
+class ContentEncoded(RequestUnreadable):
+    """The body is compressed, or encoded in another way that no MOR client needs."""
+
+    status = 415
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +71,21 @@ class Parameters:
     def claim(self, signed: tuple[str, ...], *, method_allowed: bool) -> Claim:
         """Who the request says it comes from, where `signed` names the parameters that are signed."""
         username = self.values.get("u")
-        reading = {name: value for name, value in self.values.items() if name in signed}
-        as_php = {name: spelt for name, value in reading.items() if (spelt := self.as_php.get(name, value))}
+        came = {name: value for name, value in self.values.items() if name in signed}
+        with_plus = {name: _with_plus(value) if name == "custom" else value for name, value in came.items()}
         return Claim(
             # What can be nobody's is asked of nobody: where a separator was lost it holds a hash or a password.
             username=username if username and is_username(username) else None,
             password=self.values.get("p"),
             signature=self.values.get("hash", ""),
-            readings=(reading,) if as_php == reading else (reading, as_php),
+            readings=self._spellings(came),
+            readings_with_plus=() if with_plus == came else self._spellings(with_plus),
             method_allowed=method_allowed,
         )
+
+    def _spellings(self, reading: dict[str, str]) -> tuple[dict[str, str], ...]:
+        as_php = {name: spelt for name, value in reading.items() if (spelt := self.as_php.get(name, value))}
+        return (reading,) if as_php == reading else (reading, as_php)
 
     def update_claim(self, *, method_allowed: bool) -> Claim:
         """Who an update says it comes from."""
@@ -100,6 +120,7 @@ class Parameters:
             source_caller_id=self._is_set("src_callerid"),
             did_id=self._id("did_id"),
             custom=without_forbidden(custom) or None,
+            custom_with_plus=without_forbidden(_with_plus(custom)) or None,
         )
 
     def _id(self, name: str) -> int | None:
@@ -142,16 +163,26 @@ def read_parameters(query: bytes, content_type: str, body: bytes) -> Parameters:
         values[own_name] = parameter.value
         if parameter.as_php is not None:
             as_php[own_name] = parameter.as_php
+        elif own_name in _BOOLEANS and parameter.value == "0":
+            as_php[own_name] = ""
     if values.get("external_number", "").startswith(" "):
         # A + that the client did not escape.
         values["external_number"] = "+" + values["external_number"][1:]
     return Parameters(values, as_php)
 
 
+def _with_plus(text: str) -> str:
+    return _LOST_PLUS.sub("+", text)
+
+
 def _body(content_type: str, body: bytes) -> Iterator[Parameter]:
     if not body:
         return iter(())
     media_type, options = parse_options_header(content_type)
+    if media_type in _FORMS and body.lstrip().startswith(b"{"):
+        # Some clients send JSON and leave the type of a form.
+        with suppress(RequestUnreadable):
+            return iter(list(_json(body)))
     match media_type:
         case b"" | b"application/x-www-form-urlencoded":
             return _form(body)
