@@ -87,6 +87,7 @@ async def start_service() -> AsyncIterator[StartService]:
         async def start(url: SecretStr, **settings: Any) -> httpx.AsyncClient:
             # Most tests are wrong on purpose, and all of them from one address.
             usual = {"database_url": url, "encryption_keys": KEY, "guess_limit": "1000000/minute"}
+            usual["address_guess_limit"] = "1000000/minute"
             app = create_app(Settings(**(usual | settings)))
             config = uvicorn.Config(
                 app, port=0, log_config=None, access_log=False, proxy_headers=False, timeout_keep_alive=600

@@ -14,6 +14,7 @@ import pytest_asyncio
 from argon2 import PasswordHasher
 from pydantic import SecretStr
 
+from callflow_service.credentials.counting import Guesser
 from callflow_service.credentials.guesses import Guessed, Guesses, guesser
 from callflow_service.credentials.passwords import Passwords
 from callflow_service.domain.errors import Overloaded, TooManyGuesses
@@ -24,6 +25,9 @@ pytestmark = pytest.mark.usefixtures("untouched")
 
 LIMIT = 5
 ALONE = SecretStr("")
+MANY = "1000000/minute"
+ATTACKER = Guesser("attacker", "there")
+OWNER = Guesser("owner", "here")
 TOO_MANY = refused("Too many wrong requests, try again later", 429)
 QUICK_HASH = PasswordHasher(time_cost=1, memory_cost=32)
 """Right or wrong takes no time, where it does not matter that it does."""
@@ -153,6 +157,25 @@ async def test_the_owner_gets_in_from_elsewhere_and_others_from_here(
     assert answer(await service.post(GET, data=get(u="user1"), headers=here)) == got()
 
 
+async def test_one_try_each_at_many_names_is_limited_for_the_address(
+    start_service: StartService, demo_url: SecretStr, here: dict[str, str], elsewhere: dict[str, str]
+) -> None:
+    service = await start_service(demo_url, address_guess_limit=f"{LIMIT}/day", trusted_proxies=("127.0.0.1",))
+    for number in range(LIMIT):
+        page = answer(await service.post(GET, data=get(u=f"name{number}"), headers=here))
+        assert page == refused(GET_ERRORS[3])
+        # One that is right between them, as of a guesser with an account of its own, clears nothing.
+        if number < LIMIT - 1:
+            assert answer(await service.post(GET, data=get(), headers=here)) == got()
+    for values in (get(u="another"), get()):
+        response = await service.post(GET, data=values, headers=here)
+        assert answer(response) == TOO_MANY
+        assert seconds_to_wait(response) <= 24 * 60 * 60
+    assert answer(await service.post(GET, data=get(), headers=elsewhere)) == got()
+    # What is wrong about accounts does not stand in the way of the calls.
+    assert (await ask_switch(service, "opensips", here)).status_code == 200
+
+
 async def test_neighbours_of_one_ipv6_network_are_one(service: httpx.AsyncClient) -> None:
     await guess_wrong(service, {"X-Forwarded-For": "2001:db8:0:7::1"})
     for address, page in (("2001:db8:0:7:ffff::9", TOO_MANY), ("2001:db8:0:8::1", got())):
@@ -218,44 +241,44 @@ async def test_of_many_passwords_at_once_no_more_are_looked_at(
 
 
 async def test_a_password_that_waited_while_others_were_wrong_is_not_looked_at() -> None:
-    guesses = Guesses("1/day", ALONE)
+    guesses = Guesses("1/day", MANY, ALONE)
     passwords, stored = Passwords(guesses), QUICK_HASH.hash("admin1")
-    await guesses.count("attacker")
+    await guesses.count(ATTACKER)
     with pytest.raises(TooManyGuesses):
-        await passwords.is_right("admin1", stored, "attacker")
+        await passwords.is_right("admin1", stored, ATTACKER)
     assert not passwords.is_remembered("admin1", stored)
-    assert await passwords.is_right("admin1", stored, "owner")
+    assert await passwords.is_right("admin1", stored, OWNER)
 
 
 async def test_the_line_of_passwords_has_an_end_and_moves_on() -> None:
-    passwords, stored = Passwords(Guesses("1/day", ALONE)), QUICK_HASH.hash("admin1")
-    asked = [passwords.is_right(f"wrong {number}", stored, "attacker") for number in range(100)]
+    passwords, stored = Passwords(Guesses("1/day", MANY, ALONE)), QUICK_HASH.hash("admin1")
+    asked = [passwords.is_right(f"wrong {number}", stored, ATTACKER) for number in range(100)]
     found = await asyncio.gather(*asked, return_exceptions=True)
     assert found[:22] == [False] * 22
     assert [type(refusal) for refusal in found[22:]] == [Overloaded] * 78
-    assert await passwords.is_right("admin1", stored, "owner")
+    assert await passwords.is_right("admin1", stored, OWNER)
 
 
 async def test_one_password_many_times_at_once_is_one_in_the_line() -> None:
-    passwords, stored = Passwords(Guesses("1/day", ALONE)), QUICK_HASH.hash("admin1")
-    assert all(await asyncio.gather(*(passwords.is_right("admin1", stored, "owner") for _ in range(100))))
+    passwords, stored = Passwords(Guesses("1/day", MANY, ALONE)), QUICK_HASH.hash("admin1")
+    assert all(await asyncio.gather(*(passwords.is_right("admin1", stored, OWNER) for _ in range(100))))
 
 
 async def test_made_up_names_fill_no_memory_and_free_nobody() -> None:
-    guesses = Guesses("2/day;5 per month", ALONE, most_counts=200)
+    guesses = Guesses("2/day;5 per month", MANY, ALONE, most_counts=200)
     for _ in range(2):
-        await guesses.count("attacker")
+        await guesses.count(ATTACKER)
     most = []
     tracemalloc.start()
     for names in (range(200), range(2000)):
         for name in names:
-            await guesses.count(f"made up {name}")
+            await guesses.count(Guesser(f"made up {name}", "there"))
         most.append(tracemalloc.get_traced_memory()[1])
     tracemalloc.stop()
     assert most[1] < 2 * most[0]
     with pytest.raises(TooManyGuesses):
-        await guesses.refuse("attacker")
-    await guesses.refuse("made up 0")
+        await guesses.refuse(ATTACKER)
+    await guesses.refuse(Guesser("made up 0", "there"))
 
 
 async def test_a_service_that_finds_no_redis_counts_alone_and_says_so_once(

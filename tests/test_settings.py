@@ -59,6 +59,7 @@ def test_the_tests_own_settings_are_not_unknown(monkeypatch: pytest.MonkeyPatch)
         ("CALLFLOW_REDIS_URL", "redis://:pass/canary@host/0"),
         ("CALLFLOW_GUESS_LIMIT", "canary"),
         ("CALLFLOW_GUESS_LIMIT", "100/minute;0/hour"),
+        ("CALLFLOW_ADDRESS_GUESS_LIMIT", "canary"),
         ("CALLFLOW_DATABASE_URL", "postgresql://user:pass@host:canary,other/db"),
     ],
 )

@@ -60,7 +60,7 @@ def create_app(settings: Settings) -> ASGIApp:
         max_in_flight=settings.max_in_flight,
     )
     reading = _reading(settings, database)
-    guesses = Guesses(settings.guess_limit, settings.redis_url)
+    guesses = Guesses(settings.guess_limit, settings.address_guess_limit, settings.redis_url)
     mor = MorFace(
         call_flows=CallFlows(
             database,

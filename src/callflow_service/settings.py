@@ -71,6 +71,10 @@ class Settings(BaseSettings):
         "100/minute;1000/hour",
         description="How often one address may be wrong about one account's signature or password, or a switch user's",
     )
+    address_guess_limit: str = Field(
+        "500/minute;5000/hour",
+        description="How often one address may be wrong about all accounts together, and about all switch users",
+    )
     api_enabled: bool = Field(True, description="Whether the MOR calls are served at all")  # noqa: FBT003 - a field's default
     allow_get: bool = Field(False, description="Whether the MOR calls may come by GET")  # noqa: FBT003 - a field's default
     hash_policy: HashPolicy = Field(
@@ -121,7 +125,7 @@ class Settings(BaseSettings):
             raise ValueError("not addresses or networks, comma-separated") from None
         return value
 
-    @field_validator("guess_limit")
+    @field_validator("guess_limit", "address_guess_limit")
     @classmethod
     def _limits(cls, value: str) -> str:
         try:

@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 from pydantic import SecretStr
 
+from callflow_service.credentials.counting import Guesser
 from callflow_service.credentials.guesses import Guesses
 from callflow_service.credentials.passwords import Passwords, hash_password, is_password
 from mor_requests import (
@@ -228,39 +229,42 @@ async def test_get_works_only_when_it_is_allowed(
         assert answer(await allowing.post(call, params=values)) == page
 
 
+SOMEBODY = Guesser("somebody", "here")
+
+
 @pytest.fixture
 def passwords() -> Passwords:
-    return Passwords(Guesses("1000/minute", SecretStr("")))
+    return Passwords(Guesses("1000/minute", "1000/minute", SecretStr("")))
 
 
 async def test_a_password_is_slow_once_and_then_remembered(passwords: Passwords) -> None:
     stored = hash_password("admin1")
     assert not passwords.is_remembered("admin1", stored)
-    assert await passwords.is_right("admin1", stored, "somebody")
+    assert await passwords.is_right("admin1", stored, SOMEBODY)
     assert passwords.is_remembered("admin1", stored)
-    assert await passwords.is_right("admin1", stored, "somebody")
+    assert await passwords.is_right("admin1", stored, SOMEBODY)
 
 
 async def test_a_wrong_password_is_never_remembered(passwords: Passwords) -> None:
     stored = hash_password("admin1")
-    assert not await passwords.is_right("admin2", stored, "somebody")
+    assert not await passwords.is_right("admin2", stored, SOMEBODY)
     assert not passwords.is_remembered("admin2", stored)
-    assert not await passwords.is_right("admin2", stored, "somebody")
+    assert not await passwords.is_right("admin2", stored, SOMEBODY)
 
 
 async def test_a_remembered_password_is_forgotten_when_it_is_changed(passwords: Passwords) -> None:
     before, after = hash_password("before"), hash_password("after")
-    assert await passwords.is_right("before", before, "somebody")
+    assert await passwords.is_right("before", before, SOMEBODY)
     assert not passwords.is_remembered("before", after)
-    assert not await passwords.is_right("before", after, "somebody")
-    assert await passwords.is_right("after", after, "somebody")
+    assert not await passwords.is_right("before", after, SOMEBODY)
+    assert await passwords.is_right("after", after, SOMEBODY)
 
 
 async def test_any_text_can_be_a_password(passwords: Passwords) -> None:
     odd = "\x00é\ud800 " * 50
     stored = hash_password(odd)
-    assert await passwords.is_right(odd, stored, "somebody")
-    assert not await passwords.is_right(odd[:-1], stored, "somebody")
+    assert await passwords.is_right(odd, stored, SOMEBODY)
+    assert not await passwords.is_right(odd[:-1], stored, SOMEBODY)
 
 
 def test_nothing_is_the_password_of_what_is_no_hash() -> None:

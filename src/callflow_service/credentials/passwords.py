@@ -8,6 +8,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from cachetools import LRUCache
 
+from callflow_service.credentials.counting import Guesser
 from callflow_service.credentials.guesses import Guesses
 from callflow_service.domain.errors import Overloaded
 
@@ -43,41 +44,41 @@ class Passwords:
         self._key = os.urandom(32)
         # Each check takes 64 MiB; a flood of wrong passwords must wait in line, not fill the memory.
         self._turns = asyncio.Semaphore(_AT_ONCE)
-        self._checking: dict[tuple[str, bytes], asyncio.Task[bool]] = {}
+        self._checking: dict[tuple[Guesser, bytes], asyncio.Task[bool]] = {}
 
     def is_remembered(self, password: str, password_hash: str) -> bool:
         """Whether this password was found right before; fast."""
         return self._digest(password, password_hash) in self._right
 
-    async def is_right(self, password: str, password_hash: str, who: str) -> bool:
+    async def is_right(self, password: str, password_hash: str, client: Guesser) -> bool:
         """Whether the password is right; slow the first time.
 
         Args:
             password: What was sent.
             password_hash: What is stored.
-            who: Who sent it, as the guesses count him.
+            client: Where it came from, as wrong guesses are counted.
 
         Raises:
-            TooManyGuesses: While this one waited for its turn, others of the same guesser were wrong too often.
+            TooManyGuesses: While this one waited for its turn, others of the same client were wrong too often.
             Overloaded: The line is too long.
         """
         if self.is_remembered(password, password_hash):
             return True
         # A client's first requests often come together: they are one check, and one place in the line.
-        asked = who, self._digest(password, password_hash)
+        asked = client, self._digest(password, password_hash)
         checking = self._checking.get(asked)
         if checking is None:
             if len(self._checking) >= _AT_ONCE + _WAITING:
                 raise Overloaded
-            checking = asyncio.create_task(self._check(password, password_hash, who))
+            checking = asyncio.create_task(self._check(password, password_hash, client))
             self._checking[asked] = checking
             checking.add_done_callback(lambda _: self._checking.pop(asked))
-        # Who goes away must not take the answer from those who wait for the same one.
+        # A client that goes away must not take the answer from others that wait for the same one.
         return await asyncio.shield(checking)
 
-    async def _check(self, password: str, password_hash: str, who: str) -> bool:
+    async def _check(self, password: str, password_hash: str, client: Guesser) -> bool:
         async with self._turns:
-            self._guesses.refuse_known(who)
+            self._guesses.refuse_known(client)
             right = await asyncio.to_thread(is_password, password, password_hash)
         if right:
             self._right[self._digest(password, password_hash)] = None

@@ -8,18 +8,19 @@ from typing import Final, TypeVar
 
 from limits import RateLimitItem
 from limits.aio.storage import RedisStorage
-from limits.aio.strategies import RateLimiter, SlidingWindowCounterRateLimiter
+from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from pydantic import SecretStr
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from callflow_service.credentials.guesses import clear_all, count_one, seconds_refused
+from callflow_service.credentials.counting import Counter, Guesser, Refused
 
 _PATIENCE_SECONDS: Final = 0.05
 _REST_SECONDS: Final = 1.0
 _MOST_CONNECTIONS: Final = 10
+_NOT_REFUSED: Final = (0.0, 0.0)
 
 T = TypeVar("T")
 
@@ -27,10 +28,9 @@ _log = logging.getLogger(__name__)
 
 
 class SharedGuesses:
-    """The counts in Redis. Nobody waits for it longer than 50 ms, and while it is away nobody but the one who looks."""
+    """The counts in Redis. No request waits for it longer than 50 ms; while it is away, one task looks for it."""
 
-    def __init__(self, limits: list[RateLimitItem], url: SecretStr) -> None:
-        self._limits = limits
+    def __init__(self, limits: tuple[list[RateLimitItem], list[RateLimitItem]], url: SecretStr) -> None:
         self._pool = BlockingConnectionPool.from_url(
             url.get_secret_value(),
             max_connections=_MOST_CONNECTIONS,
@@ -47,20 +47,20 @@ class SharedGuesses:
             key_prefix="callflow",
             connection_pool=self._pool,  # type: ignore[arg-type]  # documented, but not in its type
         )
-        self._counts: RateLimiter = SlidingWindowCounterRateLimiter(storage)
+        self._counter = Counter(SlidingWindowCounterRateLimiter(storage), *limits)
         self._looking: asyncio.Task[None] | None = None
 
-    async def count(self, who: str) -> float:
-        """Count a wrong guess, if Redis is there to count it; how long until every limit has room for another one."""
-        return await self._asked(count_one(self._counts, self._limits, who)) or 0.0
+    async def count(self, client: Guesser) -> Refused:
+        """Count a wrong guess, if Redis is there to count it; for how long the client is refused from now on."""
+        return await self._asked(self._counter.count(client)) or _NOT_REFUSED
 
-    async def forgive(self, who: str) -> None:
-        """Forget the wrong guesses, if Redis is there to forget them."""
-        await self._asked(clear_all(self._counts, self._limits, who))
+    async def forgive(self, client: Guesser) -> None:
+        """Forget the wrong guesses about the name, if Redis is there to forget them."""
+        await self._asked(self._counter.forgive(client))
 
-    async def seconds_refused(self, who: str) -> float:
-        """How long until every limit has room for another guess; 0 where all have it, or Redis does not tell."""
-        return await self._asked(seconds_refused(self._counts, self._limits, who)) or 0.0
+    async def seconds_refused(self, client: Guesser) -> Refused:
+        """For how long the client is refused; not at all where Redis does not tell."""
+        return await self._asked(self._counter.seconds_refused(client)) or _NOT_REFUSED
 
     async def close(self) -> None:
         """Close every connection."""

@@ -8,6 +8,7 @@ import time
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
+from callflow_service.credentials.counting import Guesser
 from callflow_service.credentials.guesses import Guessed, Guesses, guesser
 from callflow_service.credentials.switch_passwords import is_switch_password
 from callflow_service.domain.errors import StorageUnavailable
@@ -37,7 +38,7 @@ class SwitchUsers:
         self._users: dict[str, SwitchUser] = {}
         # The headers that were right since the users were last read, with who is counted where one is wrong: the same
         # few come with every call.
-        self._recognised: dict[tuple[str, IPv4Address | IPv6Address | None], tuple[SwitchUser, str]] = {}
+        self._recognised: dict[tuple[str, IPv4Address | IPv6Address | None], tuple[SwitchUser, Guesser]] = {}
         self._read_at = float("-inf")
         self._is_read = False
         self._reading: asyncio.Task[None] | None = None
