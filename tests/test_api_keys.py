@@ -170,6 +170,16 @@ async def test_a_request_whose_api_key_cannot_be_decrypted_is_told_to_come_again
     assert (await demo.database.fetchval("SELECT count(*) FROM callflow_history")) == 0
 
 
+async def test_an_account_that_lives_by_its_password_needs_no_api_key_that_can_be_decrypted(
+    start_service: StartService, demo: OwnDemo
+) -> None:
+    service = await start_service(demo.url, encryption_keys=SecretStr(new_key()))
+    values = {"u": "open", "p": "open-sesame", "device_id": "4"}
+    assert answer(await service.post(GET, data=values, timeout=30)) == refused("Device was not found")
+    # Nor does one need it to be told that its password is wrong.
+    assert answer(await service.post(GET, data=get() | {"p": "wrong"}, timeout=30)) == refused("User was not found")
+
+
 async def test_plain_and_encrypted_api_keys_are_served_side_by_side(start_service: StartService, demo: OwnDemo) -> None:
     service = await start_service(demo.url)
     await demo.database.execute("UPDATE account SET api_key = '456789' WHERE username = 'admin'")

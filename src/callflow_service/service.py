@@ -3,13 +3,14 @@
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 from typing import TypeVar
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from callflow_service.credentials.api_keys import Keyring
+from callflow_service.credentials.counting import Guesser
 from callflow_service.credentials.guesses import Guessed, Guesses, guesser
 from callflow_service.credentials.passwords import Passwords
 from callflow_service.domain import access, changing
@@ -81,7 +82,7 @@ class CallFlows:
         who = _guesser(claim, sender)
 
         async def work(session: AsyncSession) -> Change:
-            facts = await callflows.load_facts(session, claim.username, wanted, self.keys)
+            facts = await callflows.load_facts(session, claim.username, wanted)
             account = await self._admit(facts.account, claim, sender, who=who, check_signature=_check_update_signature)
             meant = wanted.with_plus() if access.is_plus_signed(account, claim) else wanted
             change = changing.decide(account, facts, meant)
@@ -101,7 +102,7 @@ class CallFlows:
         who = _guesser(claim, sender)
 
         async def work(session: AsyncSession) -> DeviceCallFlow:
-            facts, flows = await callflows.load_flows(session, claim.username, device_id, self.keys)
+            facts, flows = await callflows.load_flows(session, claim.username, device_id)
             account = await self._admit(
                 facts.account, claim, sender, who=who, check_signature=access.check_get_signature
             )
@@ -115,7 +116,7 @@ class CallFlows:
         claim: Claim,
         sender: Sender,
         *,
-        who: str,
+        who: Guesser,
         check_signature: Callable[[Account, Claim, HashPolicy], None],
     ) -> Account:
         # Again, now that the facts are there: of many guesses at once others may have been wrong meanwhile.
@@ -126,6 +127,9 @@ class CallFlows:
             # Before the password is looked at: who is elsewhere shall not make us work, nor learn more than of nobody.
             access.check_address(account, sender.address)
             account = access.check_login(account, self._check_password(account, claim), policy)
+            if policy is not HashPolicy.OFF:
+                # Not before: a key that cannot be decrypted must not refuse an account that needs none.
+                account = replace(account, api_key=self.keys.decrypt_for_request(account.api_key, account.username))
             check_signature(account, claim, policy)
         except (LoginFailed, SignatureMismatch):
             await self.guesses.count(who)
@@ -140,7 +144,7 @@ class CallFlows:
             return PasswordCheck.RIGHT
         raise _PasswordNotSeen(claim.password, account.password_hash)
 
-    async def _run(self, work: Callable[[AsyncSession], Awaitable[T]], who: str) -> T:
+    async def _run(self, work: Callable[[AsyncSession], Awaitable[T]], who: Guesser) -> T:
         """Do the work on a session, for somebody who was not wrong too often.
 
         A password that was not seen before is checked between sessions: the slow hash must not hold a connection that
@@ -169,7 +173,7 @@ class CallFlows:
         return found
 
 
-def _guesser(claim: Claim, sender: Sender) -> str:
+def _guesser(claim: Claim, sender: Sender) -> Guesser:
     return guesser(Guessed.ACCOUNT, claim.username or "", sender.address)
 
 

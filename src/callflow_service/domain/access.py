@@ -48,7 +48,8 @@ class Account:
     Attributes:
         api_enabled: Its own switch and, for a reseller's user, the reseller's.
         hash_policy: Its own, None where the setting decides.
-        api_key: Its own key, else its owner's, else its owner's owner's; empty where there is none.
+        api_key: Its own key, else its owner's, else its owner's owner's; empty where there is none. As it is stored,
+            until it is needed and decrypted.
         allowed_addresses: Where its requests may come from, its own list alone; empty for anywhere.
     """
 

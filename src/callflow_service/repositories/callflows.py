@@ -10,7 +10,6 @@ from typing import Any, Final, NoReturn, assert_never
 from asyncpg import IntegrityConstraintViolationError
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from callflow_service.credentials.api_keys import Keyring
 from callflow_service.domain.access import Account, OwnedDevice, Role
 from callflow_service.domain.callflow import (
     NAMES_NOTHING,
@@ -115,19 +114,15 @@ INSERT INTO callflow_history (account_id, face, address, request_id, device_id, 
 SELECT $9, $10, $11, $12, $1, $2, 1, CASE WHEN was IS NULL THEN NULL ELSE before END, after FROM saved"""
 
 
-async def load_facts(session: AsyncSession, username: str | None, wanted: WantedChange, keys: Keyring) -> Facts:
-    """Everything that deciding on a change needs, in one statement.
-
-    Raises:
-        StorageUnavailable: The caller's API key cannot be decrypted.
-    """
+async def load_facts(session: AsyncSession, username: str | None, wanted: WantedChange) -> Facts:
+    """Everything that deciding on a change needs, in one statement."""
     (row,) = await fetch(
         session,
         _LOAD_FACTS,
         (username, wanted.device_id, wanted.forward_to_device, wanted.fax_device, wanted.did_id),
     )
     return Facts(
-        account=_account(row, keys),
+        account=_account(row),
         device=_owned_device(row, 10),
         forward_device=_owned_device(row, 17),
         fax_device=_owned_device(row, 24),
@@ -136,15 +131,11 @@ async def load_facts(session: AsyncSession, username: str | None, wanted: Wanted
 
 
 async def load_flows(
-    session: AsyncSession, username: str | None, device_id: int, keys: Keyring
+    session: AsyncSession, username: str | None, device_id: int
 ) -> tuple[Facts, Mapping[State, CallFlow]]:
-    """The caller, the device and what is set for it, in one statement; a state that was never touched is not there.
-
-    Raises:
-        StorageUnavailable: The caller's API key cannot be decrypted.
-    """
+    """The caller, the device and what is set for it, in one statement; a state that was never touched is not there."""
     rows = await fetch(session, _LOAD_FLOWS, (username, device_id))
-    facts = Facts(account=_account(rows[0], keys), device=_owned_device(rows[0], 10))
+    facts = Facts(account=_account(rows[0]), device=_owned_device(rows[0], 10))
     return facts, {State(row[17]): call_flow(row[18:]) for row in rows if row[17] is not None}
 
 
@@ -202,7 +193,7 @@ def call_flow(columns: tuple[Any, ...]) -> CallFlow:
             assert_never(never)
 
 
-def _account(row: tuple[Any, ...], keys: Keyring) -> Account | None:
+def _account(row: tuple[Any, ...]) -> Account | None:
     if row[0] is None:
         return None
     return Account(
@@ -213,7 +204,7 @@ def _account(row: tuple[Any, ...], keys: Keyring) -> Account | None:
         api_enabled=row[4],
         pbx_addon=row[5],
         hash_policy=None if row[6] is None else HashPolicy(row[6]),
-        api_key=keys.decrypt_for_request(row[7], row[1]),
+        api_key=row[7],
         password_hash=row[8],
         allowed_addresses=_networks(tuple(row[9] or ())),
     )
