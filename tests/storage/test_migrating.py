@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 import asyncpg
+import pytest
 from pydantic import SecretStr
 
 from callflow_service.storage.migrating import migrate
@@ -35,3 +36,24 @@ async def test_a_migration_that_must_wait_for_a_lock_lets_the_calls_pass_and_com
     assert await caller.fetchval("SELECT allowed_addresses FROM account LIMIT 1") is None
     for connection in (backup, caller):
         await connection.close()
+
+
+async def test_a_migration_behind_another_one_says_so_and_holds_nobody_up(
+    create_database: Callable[[], SecretStr], caplog: pytest.LogCaptureFixture
+) -> None:
+    url = await asyncio.to_thread(create_database)
+    other = await asyncpg.connect(asyncpg_url(url))
+    await other.execute("SELECT pg_advisory_lock(7101300)")
+    migrating = asyncio.create_task(asyncio.to_thread(migrate, url))
+    said = "Another process migrates this database; this one waits until that is done"
+    try:
+        async with asyncio.timeout(20):
+            while said not in caplog.text:  # noqa: ASYNC110 - the log tells nobody
+                await asyncio.sleep(0.01)
+        # It asks again and again: nothing that waits for a lock of any kind stands in the database meanwhile.
+        assert await other.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") == 0
+        assert not migrating.done()
+    finally:
+        await other.close()
+    await migrating
+    assert [record.getMessage() for record in caplog.records].count(said) == 1

@@ -1,6 +1,7 @@
 """Bring a database to this release's schema."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Final
 
@@ -9,7 +10,7 @@ from alembic.config import Config
 from pydantic import SecretStr
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from callflow_service.settings import driver_url
@@ -22,7 +23,9 @@ _SESSION: Final = "SET lock_timeout = '200ms'; SET statement_timeout = '10min'"
 _LOCK_NOT_AVAILABLE: Final = "55P03"
 _ATTEMPTS: Final = 30
 _REST_SECONDS: Final = 1.0
-_ONE_AT_A_TIME: Final = "SELECT pg_advisory_lock(7101300)"
+_ONE_AT_A_TIME: Final = "SELECT pg_try_advisory_lock(7101300)"
+
+_log = logging.getLogger(__name__)
 
 
 def alembic_config(connection: Connection | None = None) -> Config:
@@ -43,10 +46,10 @@ async def with_connection(url: SecretStr, work: Callable[[Connection], None]) ->
     engine = create_async_engine(driver_url(url), poolclass=NullPool, connect_args=connecting)
     try:
         async with engine.connect() as connection:
-            await connection.exec_driver_sql(_ONE_AT_A_TIME)
             for statement in _SESSION.split("; "):
                 await connection.exec_driver_sql(statement)
             await connection.commit()
+            await _wait_for_others(connection)
             for attempt in range(_ATTEMPTS):
                 try:
                     await connection.run_sync(work)
@@ -60,6 +63,17 @@ async def with_connection(url: SecretStr, work: Callable[[Connection], None]) ->
                     return
     finally:
         await engine.dispose()
+
+
+async def _wait_for_others(connection: AsyncConnection) -> None:
+    is_told = False
+    while not (await connection.exec_driver_sql(_ONE_AT_A_TIME)).scalar_one():
+        if not is_told:
+            is_told = True
+            _log.warning("Another process migrates this database; this one waits until that is done")
+        await connection.commit()
+        await asyncio.sleep(_REST_SECONDS)
+    await connection.commit()
 
 
 def migrate(url: SecretStr, revision: str = "head") -> None:
