@@ -16,6 +16,7 @@ from callflow_service.credentials.passwords import is_password
 from callflow_service.credentials.switch_passwords import is_switch_password
 from callflow_service.domain.errors import StorageUnavailable
 from callflow_service.settings import driver_url
+from callflow_service.world import staging
 from callflow_service.world.applying import MAX_DIFFERENCES, Counts
 from callflow_service.world.errors import WorldError
 from callflow_service.world.loading import DEMO_FILE, is_empty, load_world
@@ -519,6 +520,31 @@ async def test_an_unwise_world_is_loaded_with_warnings(url: SecretStr) -> None:
         SHORT_KEYS,
         SHORT_PASSWORDS,
     ]
+
+
+async def test_a_device_that_no_switch_can_ring_is_loaded_with_a_warning(loaded_url: SecretStr, tmp_path: Path) -> None:
+    names = ("front desk", "café", "100.a_b+c*#-", "a/b")
+    devices = "".join(
+        f'  - {{ id: {number}, technology: SIP, name: "{name}", owner: user1 }}\n'
+        for number, name in enumerate(names, 900)
+    )
+    report = await load_world(loaded_url, write(tmp_path, f"devices:\n{devices}"), keys=KEYS, demo=True)
+    warning = (
+        "Devices with a name that no dial string can hold, 3 (front desk, café, a/b): no switch can ring them; a name "
+        "that can be dialled has letters of A-Z and a-z, digits and . _ + * # - alone."
+    )
+    assert report.warnings == [warning]
+
+
+async def test_a_staged_value_goes_by_its_name_and_not_by_its_place(
+    url: SecretStr, loaded_url: SecretStr, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved = staging._TABLES.replace("username text, name text", "name text, username text")  # noqa: SLF001 - as a later release may order it
+    assert moved != staging._TABLES  # noqa: SLF001 - likewise
+    monkeypatch.setattr(staging, "_TABLES", moved)
+    await load_world(url, DEMO_FILE, keys=KEYS)
+    names = "SELECT id, username, name, role FROM account ORDER BY id"
+    assert await fetch(url, names) == await fetch(loaded_url, names)
 
 
 async def test_the_demo_is_not_warned_of_its_short_secrets(url: SecretStr) -> None:

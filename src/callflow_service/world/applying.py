@@ -136,6 +136,9 @@ ORDER BY position LIMIT $1
 _SHORT_KEYS: Final = """
 SELECT username, count(*) OVER () AS found FROM staged_account WHERE has_short_key ORDER BY position LIMIT $1
 """
+_ODD_NAMES: Final = """
+SELECT name AS username, count(*) OVER () AS found FROM staged_device WHERE has_odd_name ORDER BY position LIMIT $1
+"""
 _SHORT_PASSWORDS: Final = """
 SELECT username, count(*) OVER () AS found FROM staged_switch_user WHERE has_short_password ORDER BY position LIMIT $1
 """
@@ -179,7 +182,12 @@ async def find_warnings(connection: Connection, *, demo: bool) -> list[str]:
             await connection.fetch(_INHERITING, _NAMED),
             "Accounts that sign with an inherited key, {found} ({who}): who signs with it is as powerful as its owner, "
             "so give each an api_key of its own.",
-        )
+        ),
+        *_warning(
+            await connection.fetch(_ODD_NAMES, _NAMED),
+            "Devices with a name that no dial string can hold, {found} ({who}): no switch can ring them; a name that "
+            "can be dialled has letters of A-Z and a-z, digits and . _ + * # - alone.",
+        ),
     ]
     if not demo:
         warnings += _warning(

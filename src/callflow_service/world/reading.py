@@ -60,10 +60,6 @@ class RawItem:
         """What a message calls it."""
         return f"{self.section}[{self.index}]"
 
-    def lines_of(self, *keys: str) -> tuple[int, ...]:
-        """The line of each key; the item's own for a key that is not there."""
-        return tuple(self.lines.get(key, self.line) for key in keys)
-
 
 _KNOWN: Final = frozenset(Section)
 _SECTIONS: Final = ", ".join(Section)

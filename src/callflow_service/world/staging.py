@@ -12,6 +12,7 @@ from asyncpg import Connection
 from callflow_service.credentials.api_keys import Keyring
 from callflow_service.credentials.passwords import hash_password, is_password
 from callflow_service.credentials.switch_passwords import hash_switch_password, is_switch_password
+from callflow_service.domain.dialing import is_safe_name
 from callflow_service.world.items import AccountItem, DeviceItem, DidItem, Item, SwitchItem, parse_item
 from callflow_service.world.reading import RawItem, Section, read_items
 from callflow_service.world.source import WorldText
@@ -31,7 +32,7 @@ CREATE TEMP TABLE staged_account (
     pbx_addon boolean, api_enabled boolean, blocked boolean, allowed_addresses cidr[]
 ) ON COMMIT DROP;
 CREATE TEMP TABLE staged_device (
-    position integer, id_line integer, technology_line integer, owner_line integer,
+    position integer, id_line integer, technology_line integer, owner_line integer, has_odd_name boolean,
     id bigint, technology text, name text, owner text, caller_number text, caller_name text, ring_seconds integer
 ) ON COMMIT DROP;
 CREATE TEMP TABLE staged_did (
@@ -85,7 +86,9 @@ async def stage(
     for section, batch in _batches(text, file):
         stored = await _stored_secrets(connection, section, [item for _, item in batch])
         records = [_record(raw, item, stored, keys) for raw, item in batch]
-        await connection.copy_records_to_table(_STAGED[section], records=records)
+        await connection.copy_records_to_table(
+            _STAGED[section], columns=list(records[0]), records=[tuple(record.values()) for record in records]
+        )
         if progress:
             progress(text.bytes_read, text.size)
     await connection.execute(_ANALYZE)
@@ -120,58 +123,47 @@ async def _stored_secrets(connection: Connection, section: Section, items: list[
     return {}
 
 
-def _record(raw: RawItem, item: Item, stored: dict[int | str, _Secrets], keys: Keyring) -> tuple[object, ...]:
+def _record(raw: RawItem, item: Item, stored: dict[int | str, _Secrets], keys: Keyring) -> dict[str, object]:
+    """The item by the names of its table's columns."""
     match item:
         case AccountItem():
             secrets = stored.get(item.id, _NONE_STORED)
-            return (
-                raw.index,
-                *raw.lines_of("id", "username", "owner", "role"),
-                item.api_key is not None and len(item.api_key) < SHORT,
-                item.id,
-                item.username,
-                item.name or item.username,
-                item.role,
-                item.owner,
-                _encrypted(item.api_key, secrets.api_key, keys),
-                _account_hash(item.password, secrets.password_hash),
-                item.hash_policy,
-                item.pbx_addon,
-                item.api_enabled,
-                item.blocked,
-                item.allowed_addresses,
-            )
+            return {
+                **_place(raw, "id", "username", "owner", "role"),
+                "has_short_key": item.api_key is not None and len(item.api_key) < SHORT,
+                **_fields(item, "password"),
+                "name": item.name or item.username,
+                "api_key": _encrypted(item.api_key, secrets.api_key, keys),
+                "password_hash": _account_hash(item.password, secrets.password_hash),
+            }
         case DeviceItem():
-            return (
-                raw.index,
-                *raw.lines_of("id", "technology", "owner"),
-                item.id,
-                item.technology,
-                item.name,
-                item.owner,
-                item.caller_number,
-                item.caller_name,
-                item.ring_seconds,
-            )
+            return {
+                **_place(raw, "id", "technology", "owner"),
+                "has_odd_name": not is_safe_name(item.name),
+                **_fields(item),
+            }
         case DidItem():
-            return (raw.index, *raw.lines_of("id", "number", "device"), item.id, item.number, item.device)
+            return {**_place(raw, "id", "number", "device"), **_fields(item, "device"), "device_id": item.device}
         case SwitchItem():
-            return (
-                raw.index,
-                *raw.lines_of("username"),
-                len(item.password) < SHORT,
-                item.username,
-                _switch_hash(item.password, stored.get(item.username, _NONE_STORED).password_hash),
-                item.domain,
-                item.trust_headers,
-                json.dumps(item.dial),
-                item.rejected,
-                item.redirected,
-                item.early_media,
-                item.trunk.model_dump_json() if item.trunk else None,
-            )
+            stored_hash = stored.get(item.username, _NONE_STORED).password_hash
+            return {
+                **_place(raw, "username"),
+                "has_short_password": len(item.password) < SHORT,
+                **_fields(item, "password"),
+                "password_hash": _switch_hash(item.password, stored_hash),
+                "dial": json.dumps(item.dial),
+                "trunk": item.trunk.model_dump_json() if item.trunk else None,
+            }
         case _ as never:
             assert_never(never)
+
+
+def _place(raw: RawItem, *keys: str) -> dict[str, object]:
+    return {"position": raw.index, **{f"{key}_line": raw.lines.get(key, raw.line) for key in keys}}
+
+
+def _fields(item: Item, *without: str) -> dict[str, object]:
+    return {name: getattr(item, name) for name in type(item).model_fields if name not in without}
 
 
 # What did not change must stay as it is: a new hash has new salt, an API key is another text each time that it is
