@@ -32,7 +32,7 @@ LAYERS: Final = (
     ("face", r"callflow_service/(mor|switch)/face"),
     ("repositories", r"callflow_service/repositories/"),
     ("service, database session", r"callflow_service/(service|storage/)"),
-    ("request id, path", r"callflow_service/requests"),
+    ("request id, path", r"callflow_service/web/"),
     ("the program itself", r"\((ceiling|usual)\.py|bench/(ceiling|usual)\.py"),
     ("FastAPI", r"fastapi/"),
     ("Starlette: routing, middleware", r"starlette/(routing|middleware|applications|_exception)"),

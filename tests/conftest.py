@@ -18,7 +18,7 @@ import pytest_asyncio
 import uvicorn
 from pydantic import SecretStr
 
-from callflow_service.app import create_app
+from callflow_service.app import MakeFaces, all_faces, create_app
 from callflow_service.settings import Settings, driver_url
 from callflow_service.storage.embedded import start_embedded
 from callflow_service.storage.migrating import migrate
@@ -84,11 +84,11 @@ async def start_service() -> AsyncIterator[StartService]:
     """Serve the application on a free port, with the settings given, and get an HTTP client for it."""
     async with AsyncExitStack() as running:
 
-        async def start(url: SecretStr, **settings: Any) -> httpx.AsyncClient:
+        async def start(url: SecretStr, *, make_faces: MakeFaces = all_faces, **settings: Any) -> httpx.AsyncClient:
             # Most tests are wrong on purpose, and all of them from one address.
             usual = {"database_url": url, "encryption_keys": KEY, "guess_limit": "1000000/minute"}
             usual["address_guess_limit"] = "1000000/minute"
-            app = create_app(Settings(**(usual | settings)))
+            app = create_app(Settings(**(usual | settings)), make_faces)
             config = uvicorn.Config(
                 app, port=0, log_config=None, access_log=False, proxy_headers=False, timeout_keep_alive=600
             )

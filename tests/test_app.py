@@ -6,21 +6,18 @@ import logging
 import re
 import time
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Any
 
 import asyncpg
 import httpx
 import pytest
 import pytest_asyncio
-from fastapi import APIRouter, Depends, FastAPI, Request
-from fastapi.routing import APIRoute
 from pydantic import SecretStr
-from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from callflow_service.app import lifespan
-from callflow_service.requests import EachRequest, FastLane
 from callflow_service.watching.logs import JsonLines
+from callflow_service.web.faces import Faces
+from callflow_service.web.middleware import EachRequest
 from clusters import until
 from mor_requests import GET, UPDATE, StartService, answer, get, refused, update
 from own_demo import open_own_demo
@@ -259,8 +256,8 @@ async def test_a_cancelled_request_is_logged_and_counted(caplog: pytest.LogCaptu
 
     app = EachRequest(
         never_answers,
-        defect=lambda _: Response(status_code=500),
-        observe=lambda fields, seconds: observed.append((fields["outcome"], seconds)),
+        Faces([]),
+        lambda fields, seconds: observed.append((fields["outcome"], seconds)),
     )
     scope = {"type": "http", "method": "POST", "path": UPDATE, "headers": [], "client": ("::ffff:192.0.2.7", 5)}
     request = asyncio.create_task(app(scope, unused, unused))
@@ -273,49 +270,3 @@ async def test_a_cancelled_request_is_logged_and_counted(caplog: pytest.LogCaptu
     line = json.loads(JsonLines().format(record))
     assert (outcome, line["outcome"], line["client"]) == ("cancelled", "cancelled", "192.0.2.7")
     assert seconds is not None
-
-
-def test_a_route_with_security_cannot_go_the_way_on_which_it_would_be_skipped() -> None:
-    def must_have_token() -> None:
-        raise NotImplementedError
-
-    async def plain(request: Request) -> Response:
-        raise NotImplementedError
-
-    async def secured(request: Request, _: Annotated[None, Depends(must_have_token)]) -> Response:
-        raise NotImplementedError
-
-    open_to_all, locked = APIRouter(), APIRouter(dependencies=[Depends(must_have_token)])
-    open_to_all.add_api_route("/plain", plain)
-    open_to_all.add_api_route("/by-its-signature", secured)
-    open_to_all.add_api_route("/by-its-route", plain, dependencies=[Depends(must_have_token)])
-    locked.add_api_route("/by-its-router", plain)
-    taken, *others = [route for route in (*open_to_all.routes, *locked.routes) if isinstance(route, APIRoute)]
-    FastLane(FastAPI(), routes=[taken])
-    assert len(others) == 3
-    for route in others:
-        with pytest.raises(ValueError, match=f"^{route.path} needs what FastAPI does"):
-            FastLane(FastAPI(), routes=[route])
-
-
-async def test_what_cannot_be_closed_keeps_nothing_else_open(caplog: pytest.LogCaptureFixture) -> None:
-    closed: list[str] = []
-    has_failed = asyncio.Event()
-
-    async def fails() -> None:
-        has_failed.set()
-        raise RuntimeError("secret")
-
-    async def close_first() -> None:
-        closed.append("first")
-
-    async def close_last() -> None:
-        closed.append("last")
-
-    with pytest.raises(RuntimeError):
-        async with lifespan(state={}, beside=fails, closing=[close_first, fails, close_last])(FastAPI()):
-            await has_failed.wait()
-    assert sorted(closed) == ["first", "last"]
-    # What ran beside the requests was told, too.
-    (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
-    assert json.loads(JsonLines().format(record))["error"] == "RuntimeError"

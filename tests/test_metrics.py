@@ -226,7 +226,7 @@ async def test_the_explorer_and_its_document_can_be_closed(start_service: StartS
 
 
 def test_a_replica_that_is_away_is_infinitely_far_behind() -> None:
-    metrics = Metrics([], has_replica=True)
+    metrics = Metrics({}, has_replica=True)
     for lag, up, shown in ((2.5, "1.0", "2.5"), (None, "0.0", "+Inf"), (0.0, "1.0", "0.0")):
         metrics.observe_replica(lag)
         text = metrics.exposition().decode()
@@ -234,11 +234,11 @@ def test_a_replica_that_is_away_is_infinitely_far_behind() -> None:
 
 
 def test_without_a_replica_nothing_is_said_of_one() -> None:
-    assert b"replica" not in Metrics([], has_replica=False).exposition()
+    assert b"replica" not in Metrics({}, has_replica=False).exposition()
 
 
 def test_what_alerts_look_at_is_there_before_it_happens() -> None:
-    text = Metrics(["device_callflow_get", "switch.opensips"], has_replica=False).exposition().decode()
+    text = Metrics({"device_callflow_get": "mor", "switch.opensips": "switch"}, has_replica=False).exposition().decode()
     lines = [line for line in text.splitlines() if line.endswith(" 0.0") and "_total" in line]
     assert Counter(line.partition("{")[0].partition(" ")[0] for line in lines) == {
         # ok or the six decisions, and the four troubles; a defect of everything else.

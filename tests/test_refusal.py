@@ -8,10 +8,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 from pydantic import SecretStr
-from starlette.responses import PlainTextResponse
 
-from callflow_service.requests import SECURITY_HEADERS, Refusal
-from callflow_service.watching.metrics import Metrics
+from callflow_service.web.headers import SECURITY_HEADERS
 from mor_requests import GET, get, got, refused
 from postgresql import asyncpg_url
 from test_serving import HERE, Served, read_answer, request, served
@@ -76,14 +74,3 @@ async def test_who_wants_no_second_answer_is_hung_up_on_after_the_refusal(demo_u
             status, headers, _ = await asyncio.to_thread(read_answer, connection)
             assert (status, headers["connection"]) == (503, ["close"])
             assert await asyncio.to_thread(connection.recv, 1) == b""
-
-
-def test_a_refusal_is_counted_but_does_not_make_the_calls_look_fast() -> None:
-    metrics = Metrics([], has_replica=False)
-    refusal = Refusal(
-        PlainTextResponse("", 503), is_due=lambda _: True, observe=metrics.observe, trusts=lambda _: False
-    )
-    refusal.written([], None, keep_alive=True)
-    text = metrics.exposition().decode()
-    assert 'callflow_calls_total{call="other",face="other",outcome="overloaded"} 1.0' in text
-    assert 'callflow_request_seconds_count{call="other"} 0.0' in text

@@ -26,11 +26,11 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import SecretStr
 
-from callflow_service.requests import SECURITY_HEADERS
 from callflow_service.serving.connections import Connection, ServingState
 from callflow_service.serving.workers import keep_workers
 from callflow_service.settings import Settings
 from callflow_service.watching.logs import JsonLines
+from callflow_service.web.headers import SECURITY_HEADERS
 from mor_requests import GET, UPDATE, get, got, refused, update, updated
 from test_cli import PROGRAM, environment
 
@@ -321,15 +321,13 @@ async def test_a_defect_of_ours_while_a_request_is_read_is_not_told_as_the_clien
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     config = uvicorn.Config(FastAPI(), http=Broken, log_config=None)
-    listening = await asyncio.get_running_loop().create_server(
-        lambda: Broken(config, ServingState("status"), {}), HERE, 0
-    )
+    listening = await asyncio.get_running_loop().create_server(lambda: Broken(config, ServingState(), {}), HERE, 0)
     async with listening:
         reader, writer = await asyncio.open_connection(*listening.sockets[0].getsockname())
         writer.write(request(GET, get("100")))
         told, _ = parsed(await reader.read())
         writer.close()
-    assert told == refused("Internal error", 500)
+    assert told == (500, "application/json", '{"detail":"Internal error"}')
     (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
     line = json.loads(JsonLines().format(record))
     assert (line["event"], line["error"]) == ("defect", "AttributeError")

@@ -154,7 +154,8 @@ class Settings(BaseSettings):
     def _can_trace(cls, value: bool) -> bool:  # noqa: FBT001 - a validator gets the value
         if value:
             try:
-                from callflow_service.watching import tracing as _tracing  # noqa: F401, PLC0415 - imported for tracing only
+                import opentelemetry.exporter.otlp.proto.http.trace_exporter  # noqa: PLC0415 - of the extra `tracing`
+                import opentelemetry.sdk.trace  # noqa: F401, PLC0415 - likewise
             except ImportError:
                 raise ValueError("tracing needs the packages of callflow-service[tracing]") from None
         return value

@@ -20,7 +20,7 @@ from pydantic import SecretStr
 
 from callflow_service.mor.face import FAILED_TRANSPORT
 from callflow_service.mor.pages import error_page
-from callflow_service.requests import SECURITY_HEADERS
+from callflow_service.web.headers import SECURITY_HEADERS
 from clusters import free_port
 from nginx import HERE, run_nginx
 

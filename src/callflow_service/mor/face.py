@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from fastapi import APIRouter, Request, Response
+from fastapi.routing import APIRoute
 
 from callflow_service.domain.errors import (
     ActionUnknown,
@@ -20,17 +21,15 @@ from callflow_service.domain.errors import (
     LoginFailed,
     MethodDisabled,
     NotAuthorised,
-    Overloaded,
     SignatureMismatch,
     StateUnknown,
-    StorageUnavailable,
-    TooManyGuesses,
 )
 from callflow_service.mor import documentation
 from callflow_service.mor.pages import MEDIA_TYPE, ErrorEnvelope, error_page, get_page, update_page
 from callflow_service.mor.parameters import ContentEncoded, Parameters, RequestUnreadable, read_parameters
-from callflow_service.requests import client_address, header
 from callflow_service.service import CallFlows, Sender
+from callflow_service.web.faces import Face
+from callflow_service.web.request import client_address, header, read_body
 
 MAX_BODY: Final = 64 * 1024
 """The largest request body that is read, in bytes."""
@@ -67,7 +66,6 @@ FAILED_TRANSPORT: Final = {
 }
 """Our own texts for what is no answer of MOR's at all."""
 
-RETRY_AFTER_SECONDS: Final = "2"
 PREFIXES: Final = ("/billing/api", "/api")
 """Where clients have the calls; the first is the one that is documented."""
 
@@ -83,8 +81,8 @@ class MorFace:
     allow_get: bool
     envelope: ErrorEnvelope
 
-    def router(self) -> APIRouter:
-        """The routes of both calls, below both prefixes, by POST and by GET."""
+    def face(self) -> Face:
+        """Both calls, below both prefixes, by POST and by GET."""
         router = APIRouter()
         calls = ((self.update, documentation.UPDATE), (self.get, documentation.GET))
         for prefix in PREFIXES:
@@ -98,7 +96,17 @@ class MorFace:
                         include_in_schema=prefix == PREFIXES[0],
                         **call.describe(method),
                     )
-        return router
+        return Face(
+            name="mor",
+            prefixes=PREFIXES,
+            router=router,
+            calls=tuple(call.name for _, call in calls),
+            fast=tuple(route for route in router.routes if isinstance(route, APIRoute)),
+            words=FAILED_TRANSPORT,
+            write=lambda _, text: (MEDIA_TYPE, error_page(text, self.envelope)),
+            sheds=True,
+            is_tolerant=True,
+        )
 
     async def update(self, request: Request) -> Response:
         """Change what a device does with a call in one state."""
@@ -119,14 +127,6 @@ class MorFace:
 
         return await self._answer(request, "device_callflow_get", GET_ERROR_TEXTS, answer)
 
-    def failed_transport(self, status: int, *, headers: dict[str, str] | None = None) -> Response:
-        """The page for what is no answer of MOR's: clients must see a failed request."""
-        return self._page(FAILED_TRANSPORT[status], status=status, headers=headers)
-
-    def unavailable(self) -> Response:
-        """The page that asks to come again."""
-        return self.failed_transport(503, headers={"Retry-After": RETRY_AFTER_SECONDS})
-
     async def _answer(
         self,
         request: Request,
@@ -140,9 +140,6 @@ class MorFace:
             if header(request, b"content-encoding").strip().lower() not in {"", "identity"}:
                 raise ContentEncoded("Request body is encoded; send it as it is, without Content-Encoding")
             body = await read_body(request, MAX_BODY)
-            if body is None:
-                log["outcome"] = FAILED_TRANSPORT[413]
-                return self.failed_transport(413)
             parameters = read_parameters(request.scope["query_string"], header(request, b"content-type"), body)
             log["account"] = _IN_NO_USERNAME.split(parameters.values.get("u", "")[:64], maxsplit=1)[0]
             page = await answer(parameters)
@@ -153,35 +150,14 @@ class MorFace:
             text = texts[type(error)]
             log["outcome"] = text
             return self._page(text, status=200)
-        except TooManyGuesses as error:
-            log["outcome"] = FAILED_TRANSPORT[429]
-            return self.failed_transport(429, headers={"Retry-After": str(error.retry_after_seconds)})
-        except StorageUnavailable as error:
-            log["outcome"] = "overloaded" if isinstance(error, Overloaded) else "database unavailable"
-            log["detail"] = str(error)
-            return self.unavailable()
         log["outcome"] = "ok"
         return Response(page, media_type=MEDIA_TYPE)
 
-    def _page(self, text: str, *, status: int, headers: dict[str, str] | None = None) -> Response:
-        return Response(error_page(text, self.envelope), status_code=status, headers=headers, media_type=MEDIA_TYPE)
+    def _page(self, text: str, *, status: int) -> Response:
+        return Response(error_page(text, self.envelope), status_code=status, media_type=MEDIA_TYPE)
 
     def _is_allowed(self, request: Request) -> bool:
         return self.allow_get or request.method != "GET"
-
-
-async def read_body(request: Request, limit: int) -> bytes | None:
-    """The request's body, or None where it is larger than `limit` bytes, of which no more are kept than that.
-
-    Raises:
-        ClientDisconnect: The client went away before it had sent all.
-    """
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            return None
-    return body
 
 
 def sender_of(request: Request) -> Sender:

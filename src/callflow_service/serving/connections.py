@@ -10,9 +10,8 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from callflow_service.mor.face import FAILED_TRANSPORT, PREFIXES
-from callflow_service.mor.pages import MEDIA_TYPE, ErrorEnvelope, error_page
-from callflow_service.requests import SECURITY_HEADERS, Refusal
+from callflow_service.web.faces import NOBODYS, Face, Faces
+from callflow_service.web.overload import Refusal
 
 PATIENCE_SECONDS: Final = 10
 """How long a client may take, after it came or was answered last, for a head; after that, for the whole of a body;
@@ -28,8 +27,6 @@ _MOST_TURNED_AWAY: Final = 1000
 """How many requests a second are turned away at most, over all connections."""
 
 _NOT_ASCII: Final = re.compile(rb"[\x80-\xff]")
-_SLASHES: Final = re.compile(rb"/{2,}")
-_MOR_PATHS: Final = tuple(prefix.encode() + b"/" for prefix in PREFIXES)
 
 _log = logging.getLogger(__name__)
 
@@ -38,13 +35,11 @@ class ServingState(ServerState):
     """What the connections of a server share.
 
     Attributes:
-        envelope: How MOR's clients have their error pages wrapped.
         is_ending: Whether each answer is to be the last one of its connection.
     """
 
-    def __init__(self, envelope: ErrorEnvelope) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.envelope = envelope
         self.is_ending = False
 
 
@@ -184,7 +179,7 @@ class Connection(HttpToolsProtocol):
         self._is_turned_away = False
         refusal: Refusal = self.app_state["refusal"]
         keep_alive = self.parser.should_keep_alive() and not self.server_state.is_ending
-        self.transport.write(refusal.written(self.headers, self.client, keep_alive=keep_alive))
+        self.transport.write(refusal.written(self.url, self.headers, self.client, keep_alive=keep_alive))
         if not keep_alive:
             self.transport.close()
             return
@@ -244,20 +239,13 @@ class Connection(HttpToolsProtocol):
         client = self.client[0] if self.client else None
         _log.info("not a request", extra={"fields": {"status": status, "client": client}})
         # Where the address itself is wrong, the parser has not told it.
-        address = self.url or b" ".join(data.split(b" ", 2)[1:2])
-        if _SLASHES.sub(b"/", address).startswith(_MOR_PATHS):
-            media_type, body = MEDIA_TYPE, error_page(FAILED_TRANSPORT[status], self.server_state.envelope)
-        else:
-            media_type, body = "application/json", b'{"detail":"%s"}' % FAILED_TRANSPORT[status].encode()
-        headers = [
-            *self.server_state.default_headers,
-            (b"content-type", media_type.encode()),
-            (b"content-length", b"%d" % len(body)),
-            (b"connection", b"close"),
-            *SECURITY_HEADERS,
-        ]
+        target = self.url or b" ".join(data.split(b" ", 2)[1:2])
+        faces: Faces | None = self.app_state.get("faces")
+        face: Face = faces.of_target(target) if faces else NOBODYS
+        page = face.failure(status, {"Connection": "close"})
+        headers = (*self.server_state.default_headers, *page.raw_headers, *face.headers)
         head = b"".join(b"%s: %s\r\n" % header for header in headers)
-        self.transport.write(b"%s%s\r\n%s" % (STATUS_LINE[status], head, body))
+        self.transport.write(b"%s%s\r\n%s" % (STATUS_LINE[status], head, page.body))
         # Not closed at once: to close upon what has not been read is a reset, which would overtake the page.
         if self.transport.can_write_eof():
             self.transport.write_eof()

@@ -1,6 +1,7 @@
 """Serve the application: listen, answer, and end without losing a request."""
 
 import asyncio
+import gc
 import math
 import multiprocessing
 import signal
@@ -11,11 +12,13 @@ import time
 from array import array
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from types import FrameType
 from typing import Final
 
 import uvicorn
 
+from callflow_service.app import create_app
 from callflow_service.serving.connections import PATIENCE_SECONDS, Connection, ServingState
 from callflow_service.serving.workers import keep_workers
 from callflow_service.settings import Settings
@@ -58,8 +61,9 @@ def serve(settings: Settings, listening: socket.socket, *, workers: int) -> None
 
 def _run(settings: Settings, listening: socket.socket) -> None:
     """Serve in this process."""
+    configure_logging(settings.log_level)
     config = uvicorn.Config(
-        "callflow_service.app:from_environment",
+        partial(create_app, settings),
         factory=True,
         http=Connection,
         # Nothing here speaks it, and where its library is installed its log lines hold the query.
@@ -82,13 +86,17 @@ class _Server(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, settings: Settings) -> None:
         super().__init__(config)
-        self.server_state: ServingState = ServingState(settings.error_envelope)
+        self.server_state: ServingState = ServingState()
         self._drain_seconds = settings.drain_seconds
         self._drained_at = math.inf
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and end as soon as the process that keeps this one is gone: nobody else would end it."""
         await super().startup(sockets)
+        # What is there by now stays, and requests leave next to nothing behind: the collector need not look so often.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(20_000, 20, 20)
         keeper = multiprocessing.parent_process()
         if keeper is not None:
             asyncio.get_running_loop().add_reader(keeper.sentinel, self._end_forsaken, keeper.sentinel)

@@ -10,7 +10,7 @@ from typing import Final
 
 from pydantic import SecretStr
 
-from callflow_service.settings import PREFIX, Settings, load_settings
+from callflow_service.settings import Settings, load_settings
 
 # The socket's folder goes through a shell and into a URL without quotes, and its path has 104 bytes on some systems.
 _PLAIN_FOLDER: Final = re.compile(r"[A-Za-z0-9._/-]{1,90}")
@@ -74,7 +74,4 @@ def settings_with_database() -> Settings:
     settings = load_settings()
     if settings.database_url.get_secret_value():
         return settings
-    url = start_embedded(settings.data_dir)
-    # Worker processes read their settings from the environment.
-    os.environ[f"{PREFIX}DATABASE_URL"] = url.get_secret_value()
-    return settings.model_copy(update={"database_url": url})
+    return settings.model_copy(update={"database_url": start_embedded(settings.data_dir)})

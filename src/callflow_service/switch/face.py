@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, Request, Response
+from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
 
 from callflow_service.domain.decoding import decoded, decoded_again
@@ -17,7 +18,6 @@ from callflow_service.domain.dialing import DialPlan
 from callflow_service.domain.errors import Overloaded, StorageUnavailable, TooManyGuesses
 from callflow_service.domain.routing import Decision
 from callflow_service.repositories.lookups import SwitchUser
-from callflow_service.requests import client_address, header
 from callflow_service.service import Asked, Calls
 from callflow_service.switch import documentation
 from callflow_service.switch.flat import Asterisk, OpenSips
@@ -25,6 +25,8 @@ from callflow_service.switch.freeswitch import FreeSwitch
 from callflow_service.switch.kamailio import Kamailio
 from callflow_service.switch.questions import Senseless
 from callflow_service.switch.users import SwitchUsers
+from callflow_service.web.faces import Face
+from callflow_service.web.request import BodyTooLarge, client_address, header, read_body
 
 MAX_BODY: Final = 64 * 1024
 """The largest question that is read, in bytes."""
@@ -70,8 +72,8 @@ class SwitchFace:
     calls: Calls
     timeout_ms: int
 
-    def router(self) -> APIRouter:
-        """One address for each kind of switch, by POST and by GET."""
+    def face(self) -> Face:
+        """One path for each kind of switch, by POST and by GET."""
         router = APIRouter(prefix="/switch")
         for switch in SWITCHES:
             for method in ("POST", "GET"):
@@ -82,7 +84,14 @@ class SwitchFace:
                     response_class=Response,
                     **documentation.describe(switch.name, method),
                 )
-        return router
+        return Face(
+            name="switch",
+            prefixes=("/switch",),
+            router=router,
+            calls=tuple(f"switch.{switch.name}" for switch in SWITCHES),
+            fast=tuple(route for route in router.routes if isinstance(route, APIRoute)),
+            security_schemes={documentation.SCHEME: {"type": "http", "scheme": "basic"}},
+        )
 
     def _endpoint(self, switch: Switch) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
@@ -142,11 +151,10 @@ async def _read_values(request: Request, values: dict[str, str]) -> str:
     """
     if query := request.scope["query_string"]:
         values.update(_form(query))
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY:
-            return "body too large"
+    try:
+        body = await read_body(request, MAX_BODY)
+    except BodyTooLarge:
+        return "body too large"
     if not body:
         return ""
     if not header(request, b"content-type").lower().startswith("application/json"):

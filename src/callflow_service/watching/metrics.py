@@ -62,11 +62,12 @@ class Metrics:
     Labels hold no text of a caller's: outcomes are those of the faces' own tables, everything else is an enumeration.
 
     Args:
-        calls: The calls there are, as the log lines name them.
+        calls: The calls there are, as the log lines name them, and the face of each.
         has_replica: Whether a replica is watched.
     """
 
-    def __init__(self, calls: Iterable[str], *, has_replica: bool) -> None:
+    def __init__(self, calls: Mapping[str, str], *, has_replica: bool) -> None:
+        self._faces = calls
         # With several workers, when a value was made says nothing.
         disable_created_metrics()  # type: ignore[no-untyped-call]  # the library lacks the types
         self._folder = os.environ.get(_SHARED_FOLDER)
@@ -166,7 +167,7 @@ class Metrics:
         if asked:
             counters.append(self._lookups.labels(switch, "carry_on" if why else text, why))
         else:
-            counters.append(self._calls.labels("mor" if call else "other", name, text))
+            counters.append(self._calls.labels(self._faces.get(name, "other"), name, text))
         if why == _OVERLOADED:
             counters.append(self._overload)
         if status == HTTPStatus.TOO_MANY_REQUESTS:

@@ -1,0 +1,127 @@
+"""Build from the settings what the faces stand on."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from callflow_service.credentials.api_keys import Keyring
+from callflow_service.credentials.guesses import Guesses
+from callflow_service.credentials.passwords import Passwords
+from callflow_service.service import CallFlows, Calls
+from callflow_service.settings import Settings
+from callflow_service.storage.database import Database
+from callflow_service.storage.replica import Reading
+from callflow_service.switch.users import SwitchUsers
+from callflow_service.watching.metrics import Metrics, watch
+
+if TYPE_CHECKING:
+    from callflow_service.watching.tracing import Tracing
+
+
+@dataclass(frozen=True, slots=True)
+class Components:
+    """What lives as long as the process: connections, counts, and the use cases on them."""
+
+    database: Database
+    reading: Database | Reading
+    guesses: Guesses
+    call_flows: CallFlows
+    calls: Calls
+    switch_users: SwitchUsers
+    tracing: "Tracing | None"
+
+    @property
+    def has_replica(self) -> bool:
+        """Whether lookups are answered from a database of their own."""
+        return self.reading is not self.database
+
+    @asynccontextmanager
+    async def running(self, metrics: Metrics | None) -> AsyncIterator[None]:
+        """Look at the connections meanwhile, and close everything in the end."""
+        closing: list[Callable[[], Awaitable[None]]] = [self.guesses.close, self.reading.close, self.database.close]
+        if self.tracing:
+            closing.append(partial(asyncio.to_thread, self.tracing.stop))
+        beside = watch(metrics, self.database, self.reading) if metrics else None
+        async with lifetime(beside, closing):
+            yield
+
+
+def build_components(settings: Settings) -> Components:
+    """Everything that the settings ask for. It connects to the database when it is first asked something."""
+    database = Database(
+        settings.database_url,
+        pool_size=settings.pool_size,
+        timeout_ms=settings.database_timeout_ms,
+        max_in_flight=settings.max_in_flight,
+    )
+    reading = _reading(settings, database)
+    guesses = Guesses(settings.guess_limit, settings.address_guess_limit, settings.redis_url)
+    return Components(
+        database=database,
+        reading=reading,
+        guesses=guesses,
+        call_flows=CallFlows(
+            database,
+            settings.api_enabled,
+            settings.hash_policy,
+            guesses,
+            Passwords(guesses),
+            Keyring(settings.encryption_keys, settings.data_dir),
+        ),
+        calls=Calls(reading, settings.technologies, settings.max_diversions, settings.ring_seconds),
+        switch_users=SwitchUsers(reading, guesses),
+        tracing=_start_tracing() if settings.tracing_enabled else None,
+    )
+
+
+def _reading(settings: Settings, primary: Database) -> Database | Reading:
+    """Where the switches' questions are answered from."""
+    if not settings.read_database_url.get_secret_value():
+        return primary
+    # Half of a switch's time for the replica, so that half is left for the primary.
+    timeout_ms = min(settings.database_timeout_ms, settings.switch_timeout_ms // 2)
+    replica = Database(
+        settings.read_database_url,
+        pool_size=settings.pool_size,
+        timeout_ms=timeout_ms,
+        max_in_flight=settings.max_in_flight,
+        wanted="any",
+    )
+    return Reading(replica, primary, timeout_ms=timeout_ms)
+
+
+def _start_tracing() -> "Tracing":
+    from callflow_service.watching.tracing import Tracing  # noqa: PLC0415 - the packages of the extra `tracing`
+
+    return Tracing()
+
+
+@asynccontextmanager
+async def lifetime(
+    beside: Coroutine[None, None, None] | None, closing: Iterable[Callable[[], Awaitable[None]]]
+) -> AsyncIterator[None]:
+    """Run `beside` meanwhile and close everything in the end, also where something fails to close."""
+    async with AsyncExitStack() as ends:
+        for close in reversed(list(closing)):
+            ends.push_async_callback(close)
+        if beside:
+            ends.push_async_callback(_cancel, asyncio.create_task(_logged(beside)))
+        yield
+
+
+async def _logged(running: Coroutine[None, None, None]) -> None:
+    """Nobody waits for the end of what runs beside the requests, so a defect is logged here."""
+    try:
+        await running
+    except Exception:
+        logging.getLogger(__name__).exception("defect")
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task

@@ -1,0 +1,117 @@
+"""The shape of a face, and the one place that answers whose path a request has."""
+
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import orjson
+from fastapi import APIRouter, Request, Response
+from fastapi.routing import APIRoute
+
+from callflow_service.web.headers import SECURITY_HEADERS, Headers
+
+WORDS: Final[Mapping[int, str]] = {
+    400: "Request cannot be read",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    408: "Request did not arrive in time",
+    413: "Request body is too large",
+    429: "Too many wrong requests, try again later",
+    500: "Internal error",
+    503: "Service is temporarily unavailable",
+}
+"""What is said of each failed status where the face has no words of its own."""
+
+_SLASHES: Final = re.compile("/{2,}")
+
+Handler = Callable[[Request, Any], Awaitable[Response]]
+
+
+def _as_detail(_: int, text: str) -> tuple[str, bytes]:
+    return "application/json", orjson.dumps({"detail": text})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Face:
+    """One of the service's faces: its paths, its routes, and its words for what fails.
+
+    Attributes:
+        name: The face, as metrics call it.
+        prefixes: The paths that are the face's, with everything below them.
+        router: Its routes.
+        calls: Its calls, as log lines and metrics name them. A route whose name is one of them needs to say nothing.
+        fast: Those of its routes that go past FastAPI: they have no security, dependencies or parameters in the path.
+        words: What it says of a failed status, where that is not said in `WORDS`.
+        write: The media type and the body of a failure, by its status and its text.
+        handlers: How it answers errors of its own, those of FastAPI's included.
+        headers: The security headers of its answers.
+        security_schemes: What the OpenAPI document says of how its callers show who they are, beside FastAPI's own.
+        sheds: Whether its requests are refused unread while too much is in work.
+        is_tolerant: Whether a doubled slash in a path is one, and a trailing one none.
+    """
+
+    name: str
+    prefixes: tuple[str, ...]
+    router: APIRouter = field(default_factory=APIRouter)
+    calls: tuple[str, ...] = ()
+    fast: tuple[APIRoute, ...] = ()
+    words: Mapping[int, str] = field(default_factory=dict)
+    write: Callable[[int, str], tuple[str, bytes]] = _as_detail
+    handlers: Mapping[type[Exception], Handler] = field(default_factory=dict)
+    headers: Headers = SECURITY_HEADERS
+    security_schemes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    sheds: bool = False
+    is_tolerant: bool = False
+
+    def text(self, status: int) -> str:
+        """What the face says of a failed status."""
+        return self.words.get(status) or WORDS.get(status) or WORDS[500]
+
+    def failure(self, status: int, headers: Mapping[str, str] | None = None) -> Response:
+        """The answer to a request that failed before the face could answer it, or beside it."""
+        media_type, body = self.write(status, self.text(status))
+        return Response(body, status, headers, media_type)
+
+    def methods(self, path: str) -> str:
+        """The methods that a path takes, as `Allow` lists them: the router knows one route's methods alone."""
+        routes = [route for route in self.router.routes if isinstance(route, APIRoute)]
+        return ", ".join(
+            sorted({each for route in routes if route.path_regex.match(path) for each in route.methods or ()})
+        )
+
+
+NOBODYS: Final = Face(name="other", prefixes=())
+"""What is no face's: health, metrics, and paths that are not there."""
+
+
+class Faces:
+    """All faces of the service, and whose path is whose."""
+
+    def __init__(self, faces: Iterable[Face]) -> None:
+        self.all: Final = tuple(faces)
+        prefixes = [(f"{prefix}/", face) for face in self.all for prefix in face.prefixes]
+        # The longest first: a face may have its paths below another one's.
+        self._prefixes = sorted(prefixes, key=lambda found: -len(found[0]))
+
+    def of(self, path: str) -> Face:
+        """The face that a path belongs to, also where its slashes are doubled."""
+        path = f"{plain(path)}/"
+        for prefix, face in self._prefixes:
+            if path.startswith(prefix):
+                return face
+        return NOBODYS
+
+    def of_target(self, target: bytes) -> Face:
+        """The same of a request's target as it came over the wire: a path, and perhaps a query."""
+        return self.of(target.partition(b"?")[0].decode("latin-1"))
+
+    @property
+    def calls(self) -> dict[str, str]:
+        """Every call, and the name of its face."""
+        return {call: face.name for face in self.all for call in face.calls}
+
+
+def plain(path: str) -> str:
+    """A path with a single slash where there are several, and none at its end."""
+    return (_SLASHES.sub("/", path) if "//" in path else path).rstrip("/")

@@ -1,0 +1,19 @@
+"""The headers that tell a browser what it may do with an answer."""
+
+from typing import Final
+
+Headers = tuple[tuple[bytes, bytes], ...]
+
+SECURITY_HEADERS: Final[Headers] = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+)
+
+# The explorer's page has a script and styles within it, and pictures in its styles.
+EXPLORER_HEADERS: Final[Headers] = (
+    *SECURITY_HEADERS[:3],
+    (b"content-security-policy", b"default-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'"),
+)

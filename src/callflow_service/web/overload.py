@@ -1,0 +1,63 @@
+"""Refuse, while too much is in work, before a request costs anything."""
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
+from typing import Final
+
+from callflow_service.web.faces import Face, Faces
+from callflow_service.web.failures import RETRY_AFTER
+from callflow_service.web.middleware import Observe, Peer, request_id
+
+_TELL_SECONDS: Final = 10.0
+
+
+class Refusal:
+    """What clients are answered, at once and in place of all else, while too much is in work.
+
+    A refusal must cost next to nothing, or refusing takes the processor from what was accepted. So it is written to the
+    connection as it stands here, and one line now and then tells how many there were.
+
+    Args:
+        faces: Those of them that shed are refused. Others are not: what a switch is told depends on its question.
+        is_full: Whether as much is in work as may be.
+        observe: Called for each request that is refused.
+        trusts: Whether a peer may name its requests' ids.
+    """
+
+    def __init__(
+        self, faces: Faces, *, is_full: Callable[[], bool], observe: Observe, trusts: Callable[[Peer], bool]
+    ) -> None:
+        self._faces = faces
+        self._is_full = is_full
+        self._observe = observe
+        self._trusts = trusts
+        self._pages = {face: _page(face) for face in faces.all if face.sheds}
+        self._refused = 0
+        self._told_at = float("-inf")
+
+    def is_due(self, target: bytes) -> bool:
+        """Whether to refuse a request, by its target as it came."""
+        return self._is_full() and self._faces.of_target(target).sheds
+
+    def written(self, target: bytes, headers: Iterable[tuple[bytes, bytes]], peer: Peer, *, keep_alive: bool) -> bytes:
+        """The whole answer to a request, as it goes over the wire."""
+        self._observe({"status": 503, "outcome": "overloaded"}, None)
+        self._refused += 1
+        if time.monotonic() - self._told_at >= _TELL_SECONDS:
+            self._told_at = time.monotonic()
+            logging.getLogger(__name__).warning("overloaded", extra={"fields": {"refused": self._refused}})
+            self._refused = 0
+        head, body = self._pages[self._faces.of_target(target)]
+        name = request_id(headers if self._trusts(peer) else ())
+        connection = b"" if keep_alive else b"connection: close\r\n"
+        return b"%s%s\r\n%s\r\n%s" % (head, name.encode(), connection, body)
+
+
+def _page(face: Face) -> tuple[bytes, bytes]:
+    """The answer up to the request's id, and its body."""
+    page = face.failure(503, RETRY_AFTER)
+    lines = [b"HTTP/1.1 503 %s" % HTTPStatus.SERVICE_UNAVAILABLE.phrase.encode()]
+    lines += [b"%s: %s" % header for header in (*page.raw_headers, *face.headers)]
+    return b"\r\n".join([*lines, b"x-request-id: "]), bytes(page.body)
