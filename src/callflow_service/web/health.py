@@ -12,11 +12,11 @@ from callflow_service.storage.database import Database
 from callflow_service.storage.schema import schema_problem
 from callflow_service.watching.metrics import MEDIA_TYPE, Metrics
 
-_ASKED_SECONDS: Final = 1.0
+_FRESH_SECONDS: Final = 1.0
 
 
 class Readiness:
-    """Whether calls can be served, asked of the database at most once a second, however often it is asked here."""
+    """Whether calls can be served, as the database said within the last second; while it says no, it is asked anew."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -26,7 +26,8 @@ class Readiness:
 
     async def problem(self) -> str | None:
         """What keeps calls from being served, as a sentence; None where nothing does."""
-        if self._asking is None or (self._asking.done() and time.monotonic() - self._asked_at >= _ASKED_SECONDS):
+        is_fresh = self._last is None and time.monotonic() - self._asked_at < _FRESH_SECONDS
+        if self._asking is None or (self._asking.done() and not is_fresh):
             self._asked_at = time.monotonic()
             self._asking = asyncio.create_task(self._ask())
         return await asyncio.shield(self._asking)
