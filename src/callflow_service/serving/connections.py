@@ -1,4 +1,7 @@
-"""What a client may do with a connection: how long it may take, how much it may send, and what it gets for nonsense."""
+"""What a client may do with a connection: how long it may take, how much it may send, and what it gets for nonsense.
+
+nginx in front has such bounds too. They are here for the clients and switches that come without it.
+"""
 
 import asyncio
 import logging
@@ -7,28 +10,69 @@ import time
 from typing import Any, Final, cast
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
-from uvicorn.server import ServerState
+from uvicorn.lifespan.on import LifespanOn
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import Server, ServerState
 
+from callflow_service.unpromised import need
 from callflow_service.web.faces import NOBODYS, Face, Faces
 from callflow_service.web.overload import Refusal
 
 PATIENCE_SECONDS: Final = 10
-"""How long a client may take, after it came or was answered last, for a head; after that, for the whole of a body;
-and for an answer."""
+"""How long a client may take to send a request's head, counted from its connection or its last answer; then to send the
+whole body; then to take the answer."""
 
 MAX_HEAD: Final = 64 * 1024
-"""The most bytes of a request that are read without anything coming of them, no whole head and nothing of a body; and
-what came at one time with their beginning."""
+"""Maximum bytes that are read while a request's head is incomplete, or between two parts of its body. What arrived in one
+piece with their first byte comes on top."""
 
 _NEW_SECONDS: Final = 1.0
 _LINGER_SECONDS: Final = 1.0
 _MOST_TURNED_AWAY: Final = 1000
-"""How many requests a second are turned away at most, over all connections."""
+"""Maximum number of requests a second that are refused, over all connections."""
 
 _NOT_ASCII: Final = re.compile(rb"[\x80-\xff]")
 
 _log = logging.getLogger(__name__)
+
+
+_USED: Final[tuple[tuple[type, tuple[str, ...]], ...]] = (
+    (
+        HttpToolsProtocol,
+        (
+            *("app_state", "client", "cycle", "flow", "headers", "loop", "parser", "pipeline", "scope", "server_state"),
+            *("timeout_keep_alive", "timeout_keep_alive_task", "transport", "url"),
+            *(
+                "_unset_keepalive_if_required",
+                "timeout_keep_alive_handler",
+                "shutdown",
+                "on_body",
+                "on_headers_complete",
+            ),
+            *("on_message_begin", "on_message_complete", "pause_writing", "resume_writing"),
+        ),
+    ),
+    (
+        RequestResponseCycle,
+        ("disconnected", "keep_alive", "message_event", "more_body", "response_complete", "response_started"),
+    ),
+    (FlowControl, ("pause_reading", "resume_reading")),
+    (ServerState, ("connections", "default_headers")),
+    (LifespanOn, ("state",)),
+    (Server, ("lifespan", "on_tick", "server_state", "servers", "should_exit", "shutdown", "started", "startup")),
+)
+"""The names of uvicorn's that are used in this package. Its classes are public, these are not promised."""
+
+
+def check_uvicorn() -> None:
+    """Check that the installed uvicorn has what is used of it.
+
+    Raises:
+        LibraryChanged: It has not.
+    """
+    for owner, names in _USED:
+        need(owner, *names)
 
 
 class ServingState(ServerState):
@@ -44,9 +88,10 @@ class ServingState(ServerState):
 
 
 class Connection(HttpToolsProtocol):
-    """uvicorn's connection, but bounded in time and in memory, and with pages of ours for what is no HTTP.
+    """uvicorn's connection with bounds on time and memory, and with the faces' own words for what is no HTTP.
 
-    uvicorn's own waits for a request only until its first byte, and then for ever; it reads headers without end.
+    uvicorn's own stops its clock at a request's first byte, and reads headers without end. `tests/test_serving.py`
+    has a test for each method here.
     """
 
     server_state: ServingState
@@ -64,7 +109,7 @@ class Connection(HttpToolsProtocol):
         self._close_in(self.timeout_keep_alive)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection at once, however it went."""
+        """Stop every clock."""
         self._unset_keepalive_if_required()
         for timer in (self._untaken, self._resting):
             if timer:
@@ -98,7 +143,7 @@ class Connection(HttpToolsProtocol):
                 self._close_in(self.timeout_keep_alive)
 
     def on_message_begin(self) -> None:
-        """Note when a request began: whoever has little time counts from here."""
+        """Note when a request began: a switch's time limit counts from its first byte."""
         super().on_message_begin()
         self.scope["began"] = time.perf_counter()  # type: ignore[typeddict-unknown-key]  # ASGI lets servers add their own
 
@@ -133,7 +178,7 @@ class Connection(HttpToolsProtocol):
         super().on_message_complete()
 
     def pause_writing(self) -> None:
-        """Wait for the client to take what it has been answered, but not for ever."""
+        """Stop waiting for a client that does not take its answer."""
         super().pause_writing()
         self._untaken = self.loop.call_later(self.timeout_keep_alive, self.transport.abort)
 
@@ -144,7 +189,7 @@ class Connection(HttpToolsProtocol):
         super().resume_writing()
 
     def timeout_keep_alive_handler(self) -> None:
-        """Close, and say why where a client may have an answer to come; whether it takes that is not waited for."""
+        """Close a connection whose time is over; a client that has begun a body is told why."""
         if self._waits_for_body() and not self._is_refused:
             self._refuse(408)
         else:
@@ -156,7 +201,9 @@ class Connection(HttpToolsProtocol):
             self.cycle.keep_alive = False
 
     def shutdown(self) -> None:
-        """Close, after the answer to what is in work; what is so new that a request is on its way may still send it."""
+        """Close after the answer that is in work. A connection that is new, or in the middle of a head, gets a second:
+        its request is on its way.
+        """
         is_idle = self.cycle is None or self.cycle.response_complete
         if self.server_state.is_ending and is_idle and (self.cycle is None or self._unused):
             self._close_in(_NEW_SECONDS)
@@ -184,8 +231,8 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
             return
         self._close_in(self.timeout_keep_alive)
-        # Who asks on at once does not wait as he was told. All of them together are read no faster than this, or to
-        # read and refuse them would take the processor from what was accepted.
+        # A client that asks again at once ignores `Retry-After`. Reading and refusing requests uses CPU that accepted
+        # requests need, so all such connections together are read at a bounded rate.
         self.flow.pause_reading()
         rest = len(self.server_state.connections) / _MOST_TURNED_AWAY
         self._resting = self.loop.call_later(rest, self.flow.resume_reading)
@@ -193,11 +240,11 @@ class Connection(HttpToolsProtocol):
     def _go_on_without_upgrade(self, rest: bytes) -> None:
         """Read on as if no other protocol had been asked for, and close after the answer.
 
-        Java's client asks for HTTP/2 with the first request of each connection. The parser takes the body of such a one
-        for the other protocol's.
+        Java's client asks for HTTP/2 with the first request of each connection. The parser
+        then takes the body for the other protocol's.
         """
         if self.cycle is None or self.cycle.response_complete:
-            # It has been turned away.
+            # It has been refused.
             self.transport.close()
             return
         self.cycle.keep_alive = False
@@ -225,20 +272,20 @@ class Connection(HttpToolsProtocol):
         """Answer what is no HTTP, or too much or too little of it, and close."""
         self._is_refused = True
         if self.pipeline:
-            # Several requests at once, one of them broken: there is no telling any more what an answer would be to.
+            # Several requests are pipelined and one is broken: an answer could not be matched to its request.
             self.transport.abort()
             return
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
             if cycle.response_started or not cycle.more_body:
-                # The answer that the client waits for is that to its request before.
+                # The client waits for the answer to its previous request.
                 cycle.keep_alive = False
                 return
             cycle.disconnected = True
             cycle.message_event.set()
         client = self.client[0] if self.client else None
         _log.info("not a request", extra={"fields": {"status": status, "client": client}})
-        # Where the address itself is wrong, the parser has not told it.
+        # The parser does not tell a target that it cannot read.
         target = self.url or b" ".join(data.split(b" ", 2)[1:2])
         faces: Faces | None = self.app_state.get("faces")
         face: Face = faces.of_target(target) if faces else NOBODYS
@@ -246,7 +293,7 @@ class Connection(HttpToolsProtocol):
         headers = (*self.server_state.default_headers, *page.raw_headers, *face.headers)
         head = b"".join(b"%s: %s\r\n" % header for header in headers)
         self.transport.write(b"%s%s\r\n%s" % (STATUS_LINE[status], head, page.body))
-        # Not closed at once: to close upon what has not been read is a reset, which would overtake the page.
+        # Half-close and linger: closing with unread input sends a reset, and the client might lose the page.
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self._close_in(_LINGER_SECONDS)
@@ -255,8 +302,8 @@ class Connection(HttpToolsProtocol):
 class _InOnePiece:
     """A transport that sends the head of an answer with what follows it.
 
-    uvicorn writes the two one by one, and a piece costs more than all that is in it: a system call, a packet, and a
-    client that wakes up for half an answer.
+    uvicorn writes the two one by one; each write costs a system call and a packet, and wakes the client for half an
+    answer.
     """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
@@ -268,7 +315,7 @@ class _InOnePiece:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        """Hold a piece until the next one, but no longer than the event loop takes to come round."""
+        """Hold a piece until the next one, or until the event loop's next round."""
         if self._held:
             self._transport.write(self._held + data)
             self._held = b""
@@ -293,7 +340,7 @@ class _InOnePiece:
 
 
 class _Body:
-    """What a parser tells a connection that has its head already."""
+    """The callbacks of a parser that reads only the body: the connection has the head already."""
 
     def __init__(self, connection: Connection) -> None:
         self.on_body = connection.on_body

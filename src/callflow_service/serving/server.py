@@ -19,7 +19,7 @@ from typing import Final
 import uvicorn
 
 from callflow_service.app import create_app
-from callflow_service.serving.connections import PATIENCE_SECONDS, Connection, ServingState
+from callflow_service.serving.connections import PATIENCE_SECONDS, Connection, ServingState, check_uvicorn
 from callflow_service.serving.workers import keep_workers
 from callflow_service.settings import Settings
 from callflow_service.watching.logs import configure_logging
@@ -43,9 +43,9 @@ _DROP_SYN: Final = (
 def serve(settings: Settings, listening: socket.socket, *, workers: int) -> None:
     """Listen on a socket that has its address, and serve, until a signal ends it.
 
-    SIGTERM is a request to go in peace: for `settings.drain_seconds` everything is answered as before, each answer
-    being the last one of its connection, and `/health/ready` says that the service is ending; then what is in work is
-    finished, for 30 seconds at the longest. A second SIGTERM, or SIGINT, leaves out the first part.
+    SIGTERM drains: for `settings.drain_seconds` everything is answered as before, each answer is the last of its
+    connection, and `/health/ready` says that the service is ending. Then requests in work are finished, for at most 30
+    seconds. A second SIGTERM, or SIGINT, skips the first part.
 
     Raises:
         SystemExit: It could not start, or a worker process could not.
@@ -61,12 +61,13 @@ def serve(settings: Settings, listening: socket.socket, *, workers: int) -> None
 
 def _run(settings: Settings, listening: socket.socket) -> None:
     """Serve in this process."""
+    check_uvicorn()
     configure_logging(settings.log_level)
     config = uvicorn.Config(
         partial(create_app, settings),
         factory=True,
         http=Connection,
-        # Nothing here speaks it, and where its library is installed its log lines hold the query.
+        # WebSockets are not served, and the log lines of an installed library for them hold the query.
         ws="none",
         log_config=None,
         access_log=False,
@@ -75,7 +76,7 @@ def _run(settings: Settings, listening: socket.socket) -> None:
         timeout_keep_alive=PATIENCE_SECONDS,
         timeout_graceful_shutdown=_FINISH_SECONDS,
     )
-    # The server raises the signal that stopped it once more; to have stopped is what was asked.
+    # uvicorn raises the signal again after it has stopped; the process then ends well.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with suppress(KeyboardInterrupt):
         _Server(config, settings).run([listening])
@@ -91,9 +92,9 @@ class _Server(uvicorn.Server):
         self._drained_at = math.inf
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and end as soon as the process that keeps this one is gone: nobody else would end it."""
+        """Start. End as soon as the keeping process is gone, for nothing else would end this one."""
         await super().startup(sockets)
-        # What is there by now stays, and requests leave next to nothing behind: the collector need not look so often.
+        # Everything allocated by now stays, and requests leave almost no cycles: the collector may run less often.
         gc.collect()
         gc.freeze()
         gc.set_threshold(20_000, 20, 20)
@@ -125,10 +126,11 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
     async def _stop_listening(self, listening: socket.socket) -> None:
-        """Close, and serve those who had connected by then.
+        """Close, and serve the clients that had connected by then.
 
-        A closed socket resets the connections that wait in its queue, whatever they have sent already. So for a few
-        milliseconds nobody gets in any more (who tries will try again, and be refused), and who waits is let in.
+        Closing a listening socket resets the connections in its queue, with the requests that they have sent. So first
+        a filter keeps new connections out for a few milliseconds (their clients try again, and are refused then), and
+        those in the queue are accepted. `tests/faults/test_faults_shutdown.py` counts what is lost.
         """
         with suppress(OSError):
             _drop_newcomers(listening)
@@ -151,7 +153,7 @@ class _Server(uvicorn.Server):
 
 
 def _drop_newcomers(listening: socket.socket) -> None:
-    """Let no new connection come in, and those that are half made come through.
+    """Keep new connections out, and let half-open ones complete.
 
     Raises:
         OSError: The system knows no such filter.

@@ -1,4 +1,4 @@
-"""Keep worker processes: start them, replace those that are killed, pass on what they are told."""
+"""Keep worker processes: start them, replace those that are killed, pass signals on to them."""
 
 import logging
 import multiprocessing
@@ -17,12 +17,13 @@ from callflow_service.settings import Settings
 
 # Not forked: a worker is to hold nothing of what this process has opened or begun.
 _SPAWNING: Final = multiprocessing.get_context("spawn")
-# What the workers are told where this process is told; SIGINT itself would make one that has just begun write a trace.
+# The signal that workers get for each that this process gets. SIGINT itself would make one that is starting write a
+# trace.
 _PASSED_ON: Final = {signal.SIGTERM: signal.SIGTERM, signal.SIGINT: signal.SIGUSR1}
 
 # A worker that dies sooner than this after its start may have died of starting.
 _YOUNG_SECONDS: Final = 10.0
-# So many in a row are replaced at once all the same: somebody may have killed them.
+# The first of them are replaced at once all the same: an operator may have killed them.
 _AT_ONCE: Final = 3
 _FIRST_PAUSE_SECONDS: Final = 0.25
 _MOST_DOUBLINGS: Final = 7
@@ -33,7 +34,7 @@ Serve = Callable[[Settings, socket.socket], None]
 
 
 def keep_workers(number: int, serve: Serve, settings: Settings, listening: socket.socket) -> int:
-    """Run `serve` in so many processes until SIGTERM or SIGINT, which each of them gets as often as this one.
+    """Run `serve` in so many processes until SIGTERM or SIGINT, each of which is passed on to all of them.
 
     A killed worker is replaced at once, or after a growing pause where workers keep dying young; what waits in the
     listening socket's queue, the others take meanwhile. A worker that exits has failed to start: all are stopped, for
@@ -53,7 +54,7 @@ def keep_workers(number: int, serve: Serve, settings: Settings, listening: socke
                 if told in _PASSED_ON:
                     is_ending = True
                     replacing.due.clear()
-                    # It would keep the queue open that nobody takes from any more.
+                    # This process's copy would keep the queue open when no worker accepts from it any more.
                     listening.close()
                     _tell(workers, _PASSED_ON[signal.Signals(told)])
             for worker in [worker for worker in workers if worker.sentinel in ready]:
@@ -74,7 +75,7 @@ def keep_workers(number: int, serve: Serve, settings: Settings, listening: socke
 
 
 class _Replacing:
-    """When the workers that were killed are replaced."""
+    """When to replace the workers that were killed."""
 
     def __init__(self) -> None:
         self.due: list[float] = []
@@ -91,7 +92,7 @@ class _Replacing:
         return max(0.0, min(self.due) - time.monotonic()) if self.due else None
 
     def take_due(self) -> int:
-        """How many are due by now; they are not told again."""
+        """How many are due by now. They count as replaced."""
         now, all_of_them = time.monotonic(), len(self.due)
         self.due = [at for at in self.due if at > now]
         return all_of_them - len(self.due)
@@ -99,7 +100,7 @@ class _Replacing:
 
 @contextmanager
 def _received_signals() -> Iterator[socket.socket]:
-    """A socket from which the signals that come are read, a byte for each."""
+    """A socket from which received signals are read, one byte each."""
     reading, writing = socket.socketpair()
     reading.settimeout(0)
     writing.settimeout(0)
@@ -122,7 +123,7 @@ def _start(serve: Serve, settings: Settings, listening: socket.socket) -> SpawnP
 
 
 def _work(serve: Serve, settings: Settings, listening: socket.socket) -> None:
-    # A terminal's Ctrl-C and its end are for the process that keeps this one, which passes them on.
+    # Ctrl-C and the end of a terminal reach the keeping process alone, which passes them on.
     os.setpgid(0, 0)
     with suppress(KeyboardInterrupt):
         signal.signal(signal.SIGUSR1, lambda *_: signal.raise_signal(signal.SIGINT))
