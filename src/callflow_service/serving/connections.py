@@ -24,8 +24,8 @@ PATIENCE_SECONDS: Final = 10
 whole body; then to take the answer."""
 
 MAX_HEAD: Final = 64 * 1024
-"""Maximum bytes that are read while a request's head is incomplete, or between two parts of its body. What arrived in one
-piece with their first byte comes on top."""
+"""Maximum bytes that are read while a request's head is incomplete, or between two parts of its body. What arrived in
+one piece with their first byte comes on top."""
 
 _NEW_SECONDS: Final = 1.0
 _LINGER_SECONDS: Final = 1.0
@@ -201,8 +201,9 @@ class Connection(HttpToolsProtocol):
             self.cycle.keep_alive = False
 
     def shutdown(self) -> None:
-        """Close after the answer that is in work. A connection that is new, or in the middle of a head, gets a second:
-        its request is on its way.
+        """Close after the answer that is in work.
+
+        A connection that is new, or in the middle of a head, gets a second: its request is on its way.
         """
         is_idle = self.cycle is None or self.cycle.response_complete
         if self.server_state.is_ending and is_idle and (self.cycle is None or self._unused):
