@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from callflow_service.domain.routing import RouteAction
-from callflow_service.switch.answers import NAMES
+from callflow_service.switch.answers import NAMES, TRUNK_NAMES
 from callflow_service.switch.freeswitch import FAX, NEXT, POST_VARIABLES
 
 SWITCHES = Path(__file__).parents[2] / "switches"
@@ -59,22 +59,27 @@ def test_freeswitchs_static_dialplan_has_the_extensions_that_answers_lead_to() -
     [
         ("kamailio/callflow.cfg", "#[^!]", r'jansson_set\("string", "(\w+)"', r'jansson_get\("(\w+)",'),
         ("opensips/opensips.cfg", "#", r"\$json\(question/(\w+)\)", r"\$json\(answer/(\w+)\)"),
-        ("asterisk/extensions.conf", ";", r"[?&:=]([a-z_]+)=(?=[$:]|full|n)", r"\$\{HASH\(cf,(\w+)\)"),
+        (
+            "asterisk/extensions.conf",
+            ";",
+            r"(?:[?&:=]|came,1\([\w-]+,)([a-z_]+)(?:=(?=[$:]|full|n)|\)\))",
+            r"\$\{HASH\(cf,(\w+)\)",
+        ),
     ],
 )
 def test_what_a_switch_tells_and_takes_has_the_services_names(name: str, comment: str, asked: str, read: str) -> None:
     text = code(name, comment)
 
     assert set(re.findall(asked, text)) >= ASKED
-    assert set(re.findall(read, text)) <= set(NAMES)
+    assert set(re.findall(read, text)) <= {*NAMES, *TRUNK_NAMES}
 
 
 def test_asterisk_has_an_extension_for_every_action_and_for_no_answer() -> None:
     text = code("asterisk/extensions.conf", ";")
     extensions = set(re.findall(r"(?m)^exten => (\w+),1,", text))
 
-    assert {f"do_{action.value}" for action in RouteAction} | {"do_"} <= extensions
-    assert set(re.findall(r"Go(?:to|sub)\(callflow,(\w+),", text)) <= extensions
+    assert {f"do_{action.value}" for action in RouteAction} <= extensions
+    assert set(re.findall(r"(?:Go(?:to|sub)\(callflow(?:-fax)?|\]\?(?=\w+,1)),?(\w+),", text)) <= extensions
 
 
 def test_asterisk_takes_no_refusal_for_an_answer_and_does_not_wait_for_ever() -> None:
@@ -86,6 +91,170 @@ def test_asterisk_takes_no_refusal_for_an_answer_and_does_not_wait_for_ever() ->
         "failurecodes": "400,401,403,404,405,413,429,500,502,503,504",
         "hashcompat": "yes",
     }
+
+
+# No Asterisk runs in the tests: it is in no package of Debian's. What its file says is read instead, and each of the
+# following was seen with real calls when the file was written.
+
+
+@pytest.mark.parametrize(
+    ("ends", "dialled", "rang", "state"),
+    [
+        (["486"], "BUSY", False, "busy"),
+        (["600"], "BUSY", True, "busy"),
+        (["603"], "CONGESTION", False, "busy"),
+        (["403"], "CHANUNAVAIL", True, "busy"),
+        (["607"], "CONGESTION", False, "busy"),
+        (["180"], "NOANSWER", True, "no_answer"),
+        (["183"], "NOANSWER", True, "no_answer"),
+        (["480"], "BUSY", False, "no_answer"),
+        (["408"], "CHANUNAVAIL", True, "no_answer"),
+        (["487"], "CHANUNAVAIL", True, "no_answer"),
+        (["486", "180"], "NOANSWER", True, "no_answer"),
+        (["486", "480"], "BUSY", True, "no_answer"),
+        (["404", "486"], "BUSY", False, "busy"),
+        ([], "CHANUNAVAIL", False, "failed"),
+        ([], "NOANSWER", False, "failed"),
+        (["100"], "NOANSWER", False, "failed"),
+        (["408"], "CHANUNAVAIL", False, "failed"),
+        *(([status], "BUSY", True, "failed") for status in ("401", "404", "407", "410", "484", "488", "500", "503")),
+        *(([status], "CONGESTION", False, "failed") for status in ("604", "606")),
+        # A phone's 3xx: Asterisk keeps the last provisional status, and calls it busy.
+        ([], "BUSY", False, "failed"),
+        (["180"], "BUSY", True, "failed"),
+    ],
+)
+def test_asterisk_tells_by_the_sip_statuses_how_a_leg_ended(
+    ends: list[str], dialled: str, *, rang: bool, state: str
+) -> None:
+    assert state_in_asterisk(ends, dialled, rang=rang) == state
+
+
+def test_asterisk_takes_a_persons_no_for_a_failure_where_it_is_set_so() -> None:
+    assert {
+        status: state_in_asterisk([status], "CONGESTION", rang=True, rejected="failed")
+        for status in ("603", "403", "607", "486")
+    } == {"603": "failed", "403": "failed", "607": "failed", "486": "busy"}
+
+
+@pytest.mark.parametrize(
+    ("dialled", "rang", "state"),
+    [
+        ("BUSY", False, "busy"),
+        ("NOANSWER", True, "no_answer"),
+        ("NOANSWER", False, "failed"),
+        ("CONGESTION", True, "failed"),
+    ],
+)
+def test_asterisk_tells_by_dialstatus_how_a_leg_ended_that_is_not_sip(dialled: str, *, rang: bool, state: str) -> None:
+    assert state_in_asterisk([], dialled, rang=rang, dial="IAX2/desk") == state
+
+
+def state_in_asterisk(
+    ends: list[str], dialled: str, *, rang: bool, rejected: str = "busy", dial: str = "PJSIP/desk"
+) -> str:
+    """What the lines between Dial and the next question make of a leg, worked through one after the other."""
+    text = code("asterisk/extensions.conf", ";")
+    values = {
+        "CALLFLOW_ENDS": "".join(f" {status}" for status in ends),
+        "DIALSTATUS": dialled,
+        "CALLFLOW_RANG": str(int(rang)),
+        "CALLFLOW_REJECTED": rejected,
+        "CALLFLOW_DIAL:0:6": dial[:6],
+    }
+    _, _, judged = text.partition("same => n,Set(CALLFLOW_STATE=failed)\n")
+    state = "failed"
+    for condition, then, known in re.findall(
+        r"n,(?:ExecIf|GotoIf)\(\$\[(.+)\]\?(?:(next)|Set\(CALLFLOW_STATE=(\w+)\))\)", judged
+    ):
+        filled = re.sub(r"\$\{([\w:]+)\}", lambda name: values[name[1]], condition)
+        if all(_holds(term) for term in filled.split(" & ")):
+            if then:
+                break
+            state = known
+    return state
+
+
+def _holds(term: str) -> bool:
+    match re.fullmatch(r'"(.*)" (=~|=|!=) "(.*)"', term):
+        case None:
+            return term == "1"
+        case found:
+            left, operator, right = found.groups()
+    if operator == "=~":
+        return bool(re.search(right, left))
+    return (left == right) == (operator == "=")
+
+
+def test_asterisk_forgets_the_causes_of_earlier_legs_and_ends_with_that_of_the_last() -> None:
+    text = code("asterisk/extensions.conf", ";")
+
+    assert re.search(r"HangupCauseClear\(\)\n.*\n same => n,Dial\(", text)
+    _, _, end = text.partition("exten => over,1,")
+    assert end.splitlines()[:3] == [
+        'ExecIf($["${CALLFLOW_STATE}" = "busy"]?Hangup(17))',
+        ' same => n,ExecIf($["${CALLFLOW_STATE}" = "no_answer"]?Hangup(19))',
+        " same => n,Hangup(34)",
+    ]
+
+
+def test_asterisk_sends_what_the_original_invite_said() -> None:
+    text = code("asterisk/extensions.conf", ";")
+
+    assert dict(re.findall(r"Gosub\(callflow,came,1\(([\w-]+),(\w+)\)\)", text)) == {
+        "Privacy": "privacy_header",
+        "Priority": "priority",
+        "Diversion": "diversion",
+        "History-Info": "history_info",
+    }
+
+
+def test_asterisk_obeys_no_answer_that_was_cut_on_its_way() -> None:
+    text = code("asterisk/extensions.conf", ";")
+
+    # The last name says that all of the answer came; what an earlier answer said is gone before.
+    assert f"FIELDNUM(CALLFLOW_NAMES,\\,,{NAMES[-1]})}} = 0" in text
+    assert re.search(r"ClearHash\(cf\)\n same => n,ClearHash\(_cf\)\n same => n,Set\(HASH\(_cf\)=\$\{CURL", text)
+
+
+def test_asterisk_leaves_the_password_out_of_everything_that_is_logged() -> None:
+    text = code("asterisk/extensions.conf", ";")
+    settings = code("asterisk/callflow.conf", ";")
+
+    assert dict(re.findall(r"(?m)^(\w+)=(.*)$", settings)) == {
+        "url": "http://127.0.0.1:8000/switch/asterisk",
+        "login": "switch:switch-secret",
+    }
+    # An application's arguments, a global variable and the address of a question are logged; a nested function is not.
+    assert "switch-secret" not in text
+    assert re.findall(r".*callflow,login.*", text) == [
+        " same => n,NoOp(${LEN(${SET(CURLOPT(userpwd)=${AST_CONFIG(callflow.conf,callflow,login)})})})"
+    ]
+
+
+def test_asterisk_changes_what_a_leg_shows_on_diverted_legs_and_on_them_alone() -> None:
+    text = code("asterisk/extensions.conf", ";")
+    _, _, leg = text.partition("[callflow-leg]\n")
+    leg, _, _ = leg.partition("\n[")
+
+    assert text.count("b(callflow-leg^s^1)") == 1
+    before, untouched, _ = leg.partition('GotoIf($["${HASH(cf,reason)}" = ""]?done)')
+    assert untouched
+    assert re.findall(r"Set\((\w+)", before) == ["FORWARD_CONTEXT"]
+    # On the caller's channel a transfer would inherit it. Nothing follows a mailbox.
+    on_the_caller = text.replace(leg, "")
+    assert not re.findall(r"Set\((?:CONNECTEDLINE|REDIRECTING|PJSIP_HEADER)", on_the_caller)
+    _, _, voicemail = on_the_caller.partition("exten => do_voicemail,1,")
+    assert on_the_caller.count("Set(CALLERID(") == voicemail.partition("VoiceMail(")[0].count("Set(CALLERID(") == 2
+
+
+def test_asterisk_has_the_extension_fax_where_a_device_listens_for_one_and_nowhere_else() -> None:
+    text = code("asterisk/extensions.conf", ";")
+    contexts = dict(re.findall(r"(?ms)^\[([\w-]+)\]\n(.*?)(?=^\[|\Z)", text))
+
+    assert [name for name, body in contexts.items() if "exten => fax," in body] == ["callflow-fax"]
+    # A pattern would take the call likewise: no Dial runs in a context that has one.
+    assert [name for name, body in contexts.items() if "exten => _" in body and "Dial(" in body] == []
 
 
 @pytest.mark.parametrize("name", ["kamailio/callflow.cfg", "opensips/opensips.cfg"])
