@@ -6,6 +6,8 @@ from typing import Any
 
 import asyncpg
 
+from callflow_service.storage.database import PING
+
 
 async def _nothing(_: list[str]) -> None:
     """Nothing is to be done before a statement."""
@@ -21,7 +23,7 @@ async def statements(before_each: Callable[[list[str]], Awaitable[None]] = _noth
     def watched(way: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         async def send(connection: asyncpg.Connection, statement: str, *arguments: Any, **options: Any) -> Any:
             nonlocal is_before_one
-            if not is_before_one:
+            if not is_before_one and statement != PING:
                 sent.append(statement)
                 is_before_one = True
                 await before_each(sent)

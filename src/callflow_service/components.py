@@ -14,7 +14,7 @@ from callflow_service.credentials.passwords import Passwords
 from callflow_service.service import CallFlows, Calls
 from callflow_service.settings import Settings
 from callflow_service.storage.database import Database
-from callflow_service.storage.replica import Reading
+from callflow_service.storage.replica import ReplicaFirst
 from callflow_service.switch.users import SwitchUsers
 from callflow_service.watching.metrics import Metrics, watch
 
@@ -27,7 +27,7 @@ class Components:
     """What lives as long as the process: connections, counts, and the use cases on them."""
 
     database: Database
-    reading: Database | Reading
+    reading: Database | ReplicaFirst
     guesses: Guesses
     call_flows: CallFlows
     calls: Calls
@@ -78,7 +78,7 @@ def build_components(settings: Settings) -> Components:
     )
 
 
-def _reading(settings: Settings, primary: Database) -> Database | Reading:
+def _reading(settings: Settings, primary: Database) -> Database | ReplicaFirst:
     """Where the switches' questions are answered from."""
     if not settings.read_database_url.get_secret_value():
         return primary
@@ -91,7 +91,7 @@ def _reading(settings: Settings, primary: Database) -> Database | Reading:
         max_in_flight=settings.max_in_flight,
         wanted="any",
     )
-    return Reading(replica, primary, timeout_ms=timeout_ms)
+    return ReplicaFirst(replica, primary)
 
 
 def _start_tracing() -> "Tracing":

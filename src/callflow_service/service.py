@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 from typing import TypeVar
 
-from sqlmodel.ext.asyncio.session import AsyncSession
+from asyncpg import Connection
 
 from callflow_service.credentials.api_keys import Keyring
 from callflow_service.credentials.counting import Guesser
@@ -27,8 +27,7 @@ from callflow_service.repositories import callflows, lookups
 from callflow_service.repositories.callflows import Face, Origin
 from callflow_service.repositories.lookups import SwitchUser
 from callflow_service.storage.database import Database
-from callflow_service.storage.replica import Reading
-from callflow_service.storage.statements import Driver
+from callflow_service.storage.replica import ReplicaFirst
 
 _log = logging.getLogger(__name__)
 
@@ -81,12 +80,12 @@ class CallFlows:
         """
         who = _guesser(claim, sender)
 
-        async def work(session: AsyncSession) -> Change:
-            facts = await callflows.load_facts(session, claim.username, wanted)
+        async def work(connection: Connection) -> Change:
+            facts = await callflows.load_facts(connection, claim.username, wanted)
             account = await self._admit(facts.account, claim, sender, who=who, check_signature=_check_update_signature)
             meant = wanted.with_plus() if access.is_plus_signed(account, claim) else wanted
             change = changing.decide(account, facts, meant)
-            await callflows.save(session, change, Origin(account.id, Face.MOR, sender.address, sender.request_id))
+            await callflows.save(connection, change, Origin(account.id, Face.MOR, sender.address, sender.request_id))
             return change
 
         return await self._run(work, who)
@@ -101,8 +100,8 @@ class CallFlows:
         """
         who = _guesser(claim, sender)
 
-        async def work(session: AsyncSession) -> DeviceCallFlow:
-            facts, flows = await callflows.load_flows(session, claim.username, device_id)
+        async def work(connection: Connection) -> DeviceCallFlow:
+            facts, flows = await callflows.load_flows(connection, claim.username, device_id)
             account = await self._admit(
                 facts.account, claim, sender, who=who, check_signature=access.check_get_signature
             )
@@ -144,8 +143,8 @@ class CallFlows:
             return PasswordCheck.RIGHT
         raise _PasswordNotSeen(claim.password, account.password_hash)
 
-    async def _run(self, work: Callable[[AsyncSession], Awaitable[T]], who: Guesser) -> T:
-        """Do the work on a session, for somebody who was not wrong too often.
+    async def _run(self, work: Callable[[Connection], Awaitable[T]], who: Guesser) -> T:
+        """Do the work on a connection, for somebody who was not wrong too often.
 
         A password that was not seen before is checked between sessions: the slow hash must not hold a connection that
         others wait for, nor look like a slow database. Then the work is done anew.
@@ -230,7 +229,7 @@ class Calls:
         number_ring_seconds: How long an external number rings.
     """
 
-    database: Database | Reading
+    database: Database | ReplicaFirst
     technologies: tuple[str, ...]
     max_diversions: int
     number_ring_seconds: int
@@ -241,15 +240,15 @@ class Calls:
         Raises:
             StorageUnavailable: The database cannot be asked.
         """
-        return await self.database.read(lambda driver: self._where_to(driver, asked, switch, plan))
+        return await self.database.run(lambda connection: self._where_to(connection, asked, switch, plan))
 
-    async def _where_to(self, driver: Driver, asked: Asked, switch: SwitchUser, plan: DialPlan) -> Decision:
+    async def _where_to(self, connection: Connection, asked: Asked, switch: SwitchUser, plan: DialPlan) -> Decision:
         named = [hop.device_id for hop in asked.path.hops] if asked.path else []
         if asked.path and asked.path.current is not None:
             named.append(asked.path.current)
         if asked.device_id is not None:
             named.append(asked.device_id)
-        found = await lookups.find(driver, named, called=asked.called, technologies=self.technologies)
+        found = await lookups.find(connection, named, called=asked.called, technologies=self.technologies)
         device_id = asked.device_id
         if asked.called is not None:
             device_id = NAMES_NOTHING if found.device_id is None else found.device_id
@@ -278,5 +277,5 @@ class Calls:
             try:
                 return route(question, facts, rules)
             except FactsMissing as missing:
-                more = await lookups.follow(driver, missing.device_id, steps=self.max_diversions)
+                more = await lookups.follow(connection, missing.device_id, steps=self.max_diversions)
                 facts = Facts({**facts.devices, **more.devices}, {**facts.own_numbers, **more.own_numbers})

@@ -7,8 +7,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import Any, Final, NoReturn, assert_never
 
-from asyncpg import IntegrityConstraintViolationError
-from sqlmodel.ext.asyncio.session import AsyncSession
+from asyncpg import Connection, IntegrityConstraintViolationError
 
 from callflow_service.domain.access import Account, OwnedDevice, Role
 from callflow_service.domain.callflow import (
@@ -31,7 +30,6 @@ from callflow_service.domain.callflow import (
 from callflow_service.domain.changing import AssignedDid, Change, Facts, WantedChange
 from callflow_service.domain.errors import DeviceNotFound, DidNotFound, FaxDeviceNotFound, LocalDeviceNotFound
 from callflow_service.domain.signature import HashPolicy
-from callflow_service.storage.statements import fetch
 
 
 class Face(StrEnum):
@@ -114,12 +112,10 @@ INSERT INTO callflow_history (account_id, face, address, request_id, device_id, 
 SELECT $9, $10, $11, $12, $1, $2, 1, CASE WHEN was IS NULL THEN NULL ELSE before END, after FROM saved"""
 
 
-async def load_facts(session: AsyncSession, username: str | None, wanted: WantedChange) -> Facts:
+async def load_facts(connection: Connection, username: str | None, wanted: WantedChange) -> Facts:
     """Everything that deciding on a change needs, in one statement."""
-    (row,) = await fetch(
-        session,
-        _LOAD_FACTS,
-        (username, wanted.device_id, wanted.forward_to_device, wanted.fax_device, wanted.did_id),
+    (row,) = await connection.fetch(
+        _LOAD_FACTS, username, wanted.device_id, wanted.forward_to_device, wanted.fax_device, wanted.did_id
     )
     return Facts(
         account=_account(row),
@@ -131,15 +127,15 @@ async def load_facts(session: AsyncSession, username: str | None, wanted: Wanted
 
 
 async def load_flows(
-    session: AsyncSession, username: str | None, device_id: int
+    connection: Connection, username: str | None, device_id: int
 ) -> tuple[Facts, Mapping[State, CallFlow]]:
     """The caller, the device and what is set for it, in one statement; a state that was never touched is not there."""
-    rows = await fetch(session, _LOAD_FLOWS, (username, device_id))
+    rows = await connection.fetch(_LOAD_FLOWS, username, device_id)
     facts = Facts(account=_account(rows[0]), device=_owned_device(rows[0], 10))
     return facts, {State(row[17]): call_flow(row[18:]) for row in rows if row[17] is not None}
 
 
-async def save(session: AsyncSession, change: Change, origin: Origin) -> None:
+async def save(connection: Connection, change: Change, origin: Origin) -> None:
     """Store a call flow and its history, in one statement.
 
     Raises:
@@ -171,7 +167,7 @@ async def save(session: AsyncSession, change: Change, origin: Origin) -> None:
         *(origin.account_id, origin.face, origin.address, origin.request_id),
     )
     try:
-        await fetch(session, _SAVE, parameters)
+        await connection.fetch(_SAVE, *parameters)
     except IntegrityConstraintViolationError as error:
         _raise_vanished(error, flow)
 

@@ -1,14 +1,16 @@
 """What the router needs to know: the devices of a call, what is set for them, and where that leads."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
+
+from asyncpg import Connection
 
 from callflow_service.domain.callflow import CallFlow, State
 from callflow_service.domain.dialing import ChainHeader, Identity, LegRules, Redirected, Rejected, TrunkRules
 from callflow_service.domain.routing import Facts, RoutedDevice
 from callflow_service.repositories.callflows import call_flow
-from callflow_service.storage.statements import Driver
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,9 @@ SELECT username, password_hash, domain, trust_headers, dial, rejected, redirecte
 FROM switch_user"""
 
 
-async def find(driver: Driver, device_ids: Iterable[int], *, called: str | None, technologies: Sequence[str]) -> Found:
+async def find(
+    connection: Connection, device_ids: Iterable[int], *, called: str | None, technologies: Sequence[str]
+) -> Found:
     """The facts about some devices and about the one that `called` names, in one statement.
 
     A number that was called is a DID, a leading `+` aside, else a device's name; of several the technology that
@@ -89,36 +93,37 @@ async def find(driver: Driver, device_ids: Iterable[int], *, called: str | None,
     """
     ids = list(device_ids)
     gathered = _Gathered()
-    gathered.add(await driver.fetch(_FIND, ids, called, list(technologies)), known=ids)
+    gathered.add(await connection.fetch(_FIND, ids, called, list(technologies)), known=ids)
     return Found(gathered.named, gathered.facts())
 
 
-async def follow(driver: Driver, device_id: int, *, steps: int) -> Facts:
+async def follow(connection: Connection, device_id: int, *, steps: int) -> Facts:
     """The facts about every device that a call to this one may be passed on to before it rings, in one statement."""
     gathered = _Gathered()
-    gathered.add(await driver.fetch(_FOLLOW, device_id, steps), known=[device_id])
+    gathered.add(await connection.fetch(_FOLLOW, device_id, steps), known=[device_id])
     return gathered.facts()
 
 
-async def switch_users(driver: Driver) -> dict[str, SwitchUser]:
+async def switch_users(connection: Connection) -> dict[str, SwitchUser]:
     """Every switch that may ask, by its username."""
-    rows = await driver.fetch(_SWITCH_USERS)
+    rows = await connection.fetch(_SWITCH_USERS)
     return {
         username: SwitchUser(
             username,
             password_hash,
             domain,
             trust_headers,
-            {name: template or "" for name, template in dial.items()},
+            {name: template or "" for name, template in json.loads(dial).items()},
             LegRules(Rejected(rejected), Redirected(redirected), early_media, _trunk(trunk)),
         )
         for username, password_hash, domain, trust_headers, dial, rejected, redirected, early_media, trunk in rows
     }
 
 
-def _trunk(stored: Mapping[str, Any] | None) -> TrunkRules | None:
-    if stored is None:
+def _trunk(text: str | None) -> TrunkRules | None:
+    if text is None:
         return None
+    stored = json.loads(text)
     return TrunkRules(
         stored["from_host"] or "",
         Identity(stored["identity"]),

@@ -6,11 +6,9 @@ from typing import Any, Final
 
 from asyncpg import Connection
 from pydantic import SecretStr
-from sqlmodel.ext.asyncio.session import AsyncSession
 
 from callflow_service.credentials.api_keys import SETTING, Keyring
 from callflow_service.storage.connecting import connected
-from callflow_service.storage.statements import fetch
 
 _BATCH: Final = 1_000
 _NAMED: Final = 5
@@ -43,9 +41,9 @@ class Rotation:
     already: int
 
 
-async def unreadable_keys_problem(session: AsyncSession, keys: Keyring) -> str | None:
+async def unreadable_keys_problem(connection: Connection, keys: Keyring) -> str | None:
     """What is wrong with the keys for this database, as a sentence; None where the newest API keys can be read."""
-    rows = await fetch(session, _NEWEST, ())
+    rows = await connection.fetch(_NEWEST)
     return _problem([username for username, stored in rows if not keys.opens(stored)], keys)
 
 

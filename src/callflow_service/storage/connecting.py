@@ -66,14 +66,19 @@ class Connector:
         raise problem
 
 
+def connect_options(url: SecretStr) -> dict[str, Any]:
+    """The database URL as the parameters of asyncpg's `connect`."""
+    _, options = PGDialect_asyncpg().create_connect_args(driver_url(url))  # type: ignore[no-untyped-call]  # SQLAlchemy's dialects carry no types
+    return dict(options)
+
+
 async def connect(url: SecretStr, *, timeout: float) -> Any:  # noqa: ANN401, ASYNC109 - asyncpg carries no types, and has its own timeout
     """A connection of asyncpg's to the database, outside any pool.
 
     Raises:
         OSError, TimeoutError, asyncpg.PostgresError: It cannot be had within `timeout` seconds.
     """
-    _, options = PGDialect_asyncpg().create_connect_args(driver_url(url))  # type: ignore[no-untyped-call]  # SQLAlchemy's dialects carry no types
-    return await Connector()(timeout=timeout, **options)
+    return await Connector()(timeout=timeout, **connect_options(url))
 
 
 @asynccontextmanager

@@ -1,32 +1,30 @@
-"""The way to PostgreSQL: connections, sessions, and what counts as unreachable."""
+"""The way to PostgreSQL: one pool of connections, how long a request waits for it, and what counts as unreachable."""
 
 import asyncio
-import logging
+import sys
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final, NoReturn, TypeVar, cast
+from typing import Any, Final, NoReturn, Self, TypeVar
 
+import asyncpg
 from asyncpg import InterfaceError, InternalClientError, PostgresError
 from pydantic import SecretStr
-from sqlalchemy import AdaptedConnection, QueuePool, event
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import create_async_engine
-from sqlmodel.ext.asyncio.session import AsyncSession
 
 from callflow_service.domain.errors import Overloaded, StorageUnavailable
-from callflow_service.settings import driver_url
-from callflow_service.storage.connecting import READ_ONLY, SERVER_TROUBLE, Connector, Wanted
-from callflow_service.storage.statements import Driver, driver_of, has_driver, hold_driver, leave
+from callflow_service.storage.connecting import READ_ONLY, SERVER_TROUBLE, Connector, Wanted, connect_options
 
-# A replica that wants a query out of the way of what it replays tells so by this SQLSTATE.
+# A replica that wants a query out of the way of what it replays says so by this SQLSTATE.
 _TROUBLE: Final = (*SERVER_TROUBLE, "40001")
 
-# What breaks a connection, or comes of a broken one: asyncpg has an error apart for one that failed while it was idle.
-_BROKEN: Final = (OSError, InterfaceError, InternalClientError)
+_UNUSED_SECONDS: Final = 60.0
+_SURE_SECONDS: Final = 1.0
+_PING_SECONDS: Final = 0.1
+_GOODBYE_SECONDS: Final = 2.0
 
-_CAUGHT: Final = (TimeoutError, PoolTimeoutError, PostgresError, DBAPIError, *_BROKEN)
+PING: Final = "SELECT"
+"""Sent on a connection that nobody used for a while: a firewall may have forgotten it, and then nothing comes back."""
 
 PLANNING: Final = {
     "plan_cache_mode": "force_generic_plan",
@@ -34,16 +32,14 @@ PLANNING: Final = {
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
 }
-"""How PostgreSQL is to plan on our connections: each statement of a request is about a few rows, found by their keys.
+"""How PostgreSQL plans on the pool's connections: every statement here is answered by index scans.
 
-The same index scans answer one whatever its parameters are, but where it takes a list it is planned anew each time,
-which costs ten times what running it does. And for a plan that holds for lists of any length PostgreSQL expects many
-rows, and reads tables of some thousand rows whole, several times for each lookup.
+A generic plan avoids planning statements with array parameters anew each time, which takes ten times what running them
+does. Without the other settings PostgreSQL would expect many rows for a list of any length, and read tables of some
+thousand rows whole.
 """
 
 T = TypeVar("T")
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +51,17 @@ class PoolUse:
     idle: int
 
 
+class _Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg carries no types
+    """A connection that knows when it last answered."""
+
+    __slots__ = ("used_at",)
+
+
 class Database:
-    """One pool of connections, and the sessions on it.
+    """The pool of connections for what is found by keys; `transactions` is the way for everything else.
 
-    Every statement is its own transaction (autocommit): each thing a caller can ask is saved by one statement, and
-    round trips for BEGIN and COMMIT would double what a request costs.
-
-    A session that has done its work stays at hand with its connection, for the next request: it holds no objects and no
-    transaction, and the way in and out of a session and a pool costs as much as all else that an update needs.
+    Every statement is its own transaction (autocommit): each change is saved by one statement, and round trips for
+    BEGIN and COMMIT would double what a request costs. So a connection that comes back has nothing to be reset.
     """
 
     def __init__(
@@ -74,27 +73,16 @@ class Database:
         max_in_flight: int = 100_000,
         wanted: Wanted = "primary",
     ) -> None:
-        self._timeout = timeout_ms / 1000
-        self._max_in_flight = max_in_flight
+        self._size: Final = pool_size
+        self._max_in_flight: Final = max_in_flight
         self._in_flight = 0
-        self._settling: set[asyncio.Task[None]] = set()
-        self._at_hand: list[AsyncSession] = []
-        self._turns = asyncio.Semaphore(pool_size)
-        self._engine = create_async_engine(
-            driver_url(url),
-            isolation_level="AUTOCOMMIT",
-            pool_size=pool_size,
-            max_overflow=0,
-            pool_timeout=self._timeout,
-            # Nothing is left open in autocommit, so there is nothing to roll back when a connection returns.
-            pool_reset_on_return=None,
-            connect_args={
-                "async_creator_fn": Connector(wanted),
-                "timeout": self._timeout,
-                "server_settings": {"application_name": "callflow-service"},
-            },
-        )
-        event.listen(self._engine.sync_engine, "connect", _prepare)
+        self._timeout: Final = timeout_ms / 1000
+        self._options: Final = connect_options(url) | {"server_settings": {"application_name": "callflow-service"}}
+        self._connector: Final = Connector(wanted)
+        self._pool: Any = None
+        # When a connection last turned out to be dead: those that nobody used since may be, too.
+        self._died_at = float("-inf")
+        self._returning: set[asyncio.Task[None]] = set()
 
     @property
     def is_full(self) -> bool:
@@ -104,109 +92,174 @@ class Database:
     @property
     def pool_use(self) -> PoolUse:
         """What the pool's connections do at this moment."""
-        pool = cast(QueuePool, self._engine.pool)
-        at_hand = len(self._at_hand)
-        return PoolUse(pool.size(), in_use=pool.checkedout() - at_hand, idle=pool.checkedin() + at_hand)
+        if self._pool is None:
+            return PoolUse(self._size, in_use=0, idle=0)
+        idle = self._pool.get_idle_size()
+        return PoolUse(self._size, in_use=self._pool.get_size() - idle, idle=idle)
 
-    async def run(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
-        """Do the work of one request on a session, within the time limit.
+    def ticket(self) -> "Ticket":
+        """Room for one request, to be entered with `with`: counted once, however many statements it takes.
+
+        Raises:
+            Overloaded: Too much is in work already.
+        """
+        return Ticket(self, self._timeout)
+
+    async def run(self, work: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
+        """Do the work of one request on a connection, within the time limit.
 
         Raises:
             StorageUnavailable: PostgreSQL cannot be reached, has no room, or did not answer in time; `Overloaded`
                 where too much is in work already.
         """
-        try:
-            async with asyncio.timeout(self._timeout):
-                return await self._in_turn(work)
-        except TimeoutError as error:
-            raise StorageUnavailable("no answer in time") from error
-        except _CAUGHT as error:
-            _raise_translated(error)
-
-    async def read(self, work: Callable[[Driver], Awaitable[T]]) -> T:
-        """Do the work of one request that only reads, on the driver's own connection; the caller bounds its time.
-
-        Raises:
-            StorageUnavailable: PostgreSQL cannot be reached, or has no room; `Overloaded` where too much is in work
-                already.
-        """
-        try:
-            return await self._in_turn(lambda session: work(driver_of(session)))
-        except _CAUGHT as error:
-            _raise_translated(error)
-
-    async def _in_turn(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
-        if self.is_full:
-            raise Overloaded
-        self._in_flight += 1
-        try:
-            async with self._turns:
-                session = await self._session()
-                try:
-                    found = await work(session)
-                except BaseException as error:
-                    if _is_clean(session, error):
-                        self._at_hand.append(session)
-                    else:
-                        self._settle(session)
-                    raise
-                self._at_hand.append(session)
-                return found
-        finally:
-            self._in_flight -= 1
-
-    async def _session(self) -> AsyncSession:
-        while self._at_hand:
-            session = self._at_hand.pop()
-            if not driver_of(session).is_closed():
-                return session
-            self._settle(session)
-        session = AsyncSession(self._engine, autoflush=False)
-        try:
-            await hold_driver(session)
-        except BaseException:
-            self._settle(session)
-            raise
-        return session
-
-    def _settle(self, session: AsyncSession) -> None:
-        """Give up a session beside the requests: leaving a connection that hangs takes longer than a caller waits."""
-        task = asyncio.create_task(_leave(session))
-        self._settling.add(task)
-        task.add_done_callback(self._settling.discard)
+        with self.ticket() as ticket:
+            return await ticket.run(work)
 
     async def close(self) -> None:
         """Close every connection."""
-        while self._at_hand:
-            await self._at_hand.pop().close()
-        await self._engine.dispose()
+        if self._pool is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_GOODBYE_SECONDS):
+                    await self._pool.close()
 
+    async def _work(self, work: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
+        connection = await self._connection()
+        try:
+            found = await work(connection)
+        except BaseException as error:
+            is_broken = isinstance(error, (OSError, InternalClientError)) or (
+                # A statement that cannot be sent is a defect of ours, and the connection is as good as before.
+                isinstance(error, InterfaceError) and _is_lost(connection)
+            )
+            # Where the server takes no writes any more, the connection works but cannot serve updates.
+            if is_broken or getattr(error, "sqlstate", None) == READ_ONLY:
+                _terminate(connection)
+            # Beside the request: where an answer is outstanding it is cancelled first, which may take its time.
+            task = asyncio.create_task(self._give_back(connection))
+            self._returning.add(task)
+            task.add_done_callback(self._returning.discard)
+            if is_broken:
+                _raise_unavailable(error)
+            raise
+        await self._pool.release(connection)
+        return found
 
-def _raise_translated(error: Exception) -> NoReturn:
-    # SQLAlchemy wraps what happens while it connects; a statement's errors come as the driver has them.
-    cause = error.orig if isinstance(error, DBAPIError) else error
-    state = str(getattr(cause, "sqlstate", None) or "")
-    if not state or state.startswith(_TROUBLE):
-        raise StorageUnavailable(type(cause).__name__) from error
-    raise error
+    async def _give_back(self, connection: asyncpg.Connection) -> None:
+        with suppress(Exception):
+            await self._pool.release(connection, timeout=_GOODBYE_SECONDS)
 
+    async def _connection(self) -> asyncpg.Connection:
+        """A connection that answers, or was used so lately that it will."""
+        try:
+            if self._pool is None:
+                self._pool = await self._open()
+            while True:
+                connection = await self._pool.acquire()
+                try:
+                    if await self._is_alive(connection):
+                        return connection
+                except BaseException:
+                    _terminate(connection)
+                    raise
+                _terminate(connection)
+        except (OSError, InterfaceError, InternalClientError) as error:
+            _raise_unavailable(error)
 
-def _is_clean(session: AsyncSession, error: BaseException) -> bool:
-    """Whether a session that an error came out of can serve the next request: no answer is outstanding on it."""
-    if not isinstance(error, Exception) or isinstance(error, (*_BROKEN, SQLAlchemyError)):
+    async def _is_alive(self, connection: asyncpg.Connection) -> bool:
+        if connection.used_at < self._died_at:
+            return False
+        if time.monotonic() - connection.used_at < _SURE_SECONDS or await _answers(connection):
+            return True
+        self._died_at = time.monotonic()
         return False
-    # On a server that takes no writes any more the connection works, and is of no use.
-    return getattr(error, "sqlstate", None) != READ_ONLY and not driver_of(session).is_closed()
+
+    async def _open(self) -> Any:  # noqa: ANN401 - asyncpg carries no types
+        # With no connection to begin with nothing is awaited here, so no other request comes in between.
+        return await asyncpg.create_pool(
+            min_size=0,
+            max_size=self._size,
+            max_queries=sys.maxsize,
+            max_inactive_connection_lifetime=_UNUSED_SECONDS,
+            connect=self._connect,
+            connection_class=_Connection,
+            init=_prepare,
+            reset=_note_use,
+        )
+
+    async def _connect(self, _dsn: None, **options: object) -> asyncpg.Connection:
+        return await self._connector(timeout=self._timeout, **self._options, **options)
 
 
-async def _leave(session: AsyncSession) -> None:
-    if has_driver(session):
-        await leave(driver_of(session))
-    with suppress(Exception):
-        await session.invalidate()
+class Ticket:
+    """Room for one request, and what is left of the time that it may wait for the database."""
+
+    __slots__ = ("_database", "_left")
+
+    def __init__(self, database: Database, seconds: float) -> None:
+        self._database = database
+        self._left = seconds
+
+    def __enter__(self) -> Self:
+        database = self._database
+        if database.is_full:
+            raise Overloaded
+        database._in_flight += 1  # noqa: SLF001 - its other half
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._database._in_flight -= 1  # noqa: SLF001 - its other half
+
+    async def run(self, work: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
+        """Do some of the request's work on a connection; what waits in between does not count.
+
+        Raises:
+            StorageUnavailable: PostgreSQL cannot be reached, has no room, or did not answer in time.
+        """
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout(self._left):
+                return await self._database._work(work)  # noqa: SLF001 - its other half
+        except TimeoutError as error:
+            raise StorageUnavailable("no answer in time") from error
+        except PostgresError as error:
+            if (error.sqlstate or "").startswith(_TROUBLE):
+                _raise_unavailable(error)
+            raise
+        finally:
+            self._left -= time.monotonic() - started
 
 
-def _prepare(connection: AdaptedConnection, _: object) -> None:
+async def _answers(connection: asyncpg.Connection) -> bool:
+    try:
+        async with asyncio.timeout(_PING_SECONDS):
+            await connection.execute(PING)
+    except (TimeoutError, OSError, PostgresError, InterfaceError, InternalClientError):
+        return False
+    return True
+
+
+def _is_lost(connection: asyncpg.Connection) -> bool:
+    try:
+        return bool(connection.is_closed())
+    except InterfaceError:
+        # The pool has taken it back already.
+        return True
+
+
+def _terminate(connection: asyncpg.Connection) -> None:
+    with suppress(InterfaceError):
+        connection.terminate()
+
+
+def _raise_unavailable(error: BaseException) -> NoReturn:
+    raise StorageUnavailable(type(error).__name__) from error
+
+
+async def _prepare(connection: _Connection) -> None:
     # Statements and not start-up parameters, which PgBouncer would refuse.
-    settings = "; ".join(f"SET {name} = {value}" for name, value in PLANNING.items())
-    connection.run_async(lambda driver: driver.execute(settings))
+    await connection.execute("; ".join(f"SET {name} = {value}" for name, value in PLANNING.items()))
+    await _note_use(connection)
+
+
+async def _note_use(connection: _Connection) -> None:
+    connection.used_at = time.monotonic()

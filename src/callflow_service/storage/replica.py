@@ -1,19 +1,19 @@
 """Ask a replica for facts that may be a moment old, and the primary while that is away."""
 
-import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
+from asyncpg import Connection
+
 from callflow_service.domain.errors import Overloaded, StorageUnavailable
 from callflow_service.storage.database import Database, PoolUse
-from callflow_service.storage.statements import Driver
 
 _REPLICA_REST_SECONDS: Final = 1.0
 
-# All is replayed where a receiver runs (every role sees that it does, though not what it tells) and nothing it received
-# waits. Else what is shown is as old as the last change that was replayed, or older than the server's start.
+# The lag is 0 if a WAL receiver is running and everything received is replayed. (Unprivileged roles see the receiver's
+# row, not its columns.) Otherwise the data is as old as the last change replayed, or older than the server's start.
 _LAG_STATEMENT: Final = """
 SELECT CASE
     WHEN NOT pg_is_in_recovery() THEN 0
@@ -27,43 +27,39 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
-class Reading:
+class ReplicaFirst:
     """Where facts are read that may be a moment old: from a replica, and from the primary while that is away.
 
     A replica that was away is asked again after `_REPLICA_REST_SECONDS`, so that not every call waits for it.
     """
 
-    def __init__(self, replica: Database, primary: Database, *, timeout_ms: int) -> None:
-        self._timeout = timeout_ms / 1000
+    def __init__(self, replica: Database, primary: Database) -> None:
         self._replica = replica
         self._primary = primary
         self._was_away = False
         self._rests_until = float("-inf")
 
-    async def read(self, work: Callable[[Driver], Awaitable[T]]) -> T:
+    async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         """Do the work of one request that only reads.
 
         Raises:
             StorageUnavailable: Neither can be asked.
         """
         if time.monotonic() < self._rests_until:
-            return await self._primary.read(work)
+            return await self._primary.run(work)
         if self._was_away:
             # One call tries whether the replica is back; those beside it need not wait.
             self._rests_until = time.monotonic() + _REPLICA_REST_SECONDS
         try:
-            async with asyncio.timeout(self._timeout):
-                found = await self._replica.read(work)
+            found = await self._replica.run(work)
         except Overloaded:
             # It is there; the primary would not be helped by having this too.
             raise
-        except (StorageUnavailable, TimeoutError) as error:
+        except StorageUnavailable as error:
             self._was_away = True
             self._rests_until = time.monotonic() + _REPLICA_REST_SECONDS
-            _log.warning(
-                "The replica cannot be asked (%s); lookups go to the primary", str(error) or "no answer in time"
-            )
-            return await self._primary.read(work)
+            _log.warning("The replica cannot be asked (%s); lookups go to the primary", error)
+            return await self._primary.run(work)
         self._was_away = False
         self._rests_until = float("-inf")
         return found
@@ -80,11 +76,10 @@ class Reading:
             Overloaded: Nobody knows, for too much is in work already.
         """
         try:
-            async with asyncio.timeout(self._timeout):
-                return await self._replica.read(_lag_seconds)
+            return await self._replica.run(_lag_seconds)
         except Overloaded:
             raise
-        except (StorageUnavailable, TimeoutError):
+        except StorageUnavailable:
             return None
 
     async def close(self) -> None:
@@ -92,5 +87,5 @@ class Reading:
         await self._replica.close()
 
 
-async def _lag_seconds(driver: Driver) -> float:
-    return float(await driver.fetchval(_LAG_STATEMENT))
+async def _lag_seconds(connection: Connection) -> float:
+    return float(await connection.fetchval(_LAG_STATEMENT))

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from sqlmodel.ext.asyncio.session import AsyncSession
+from asyncpg import Connection
 
 from callflow_service.storage.revisions import known_revisions
 
@@ -10,19 +10,17 @@ MINIMAL_VERSION: Final = 18
 """The oldest PostgreSQL that knows our statements (`RETURNING old, new`)."""
 
 
-async def schema_problem(session: AsyncSession) -> str | None:
+async def schema_problem(connection: Connection) -> str | None:
     """What keeps the service from working on this database, as a sentence; None where nothing does.
 
     A revision that this release does not know is a newer one's, and newer schemas serve older releases.
     """
-    connection = await session.connection()
-    version = (await connection.exec_driver_sql("SHOW server_version_num")).scalar_one()
-    if int(version) < MINIMAL_VERSION * 10_000:
-        return f"PostgreSQL {MINIMAL_VERSION} or later is needed; this one is {int(version) // 10_000}."
-    table = (await connection.exec_driver_sql("SELECT to_regclass('alembic_version') IS NOT NULL")).scalar_one()
-    if not table:
+    version = connection.get_server_version().major
+    if version < MINIMAL_VERSION:
+        return f"PostgreSQL {MINIMAL_VERSION} or later is needed; this one is {version}."
+    if not await connection.fetchval("SELECT to_regclass('alembic_version') IS NOT NULL"):
         return "The database has no tables yet; run 'callflow-service migrate'."
-    revision = (await connection.exec_driver_sql("SELECT version_num FROM alembic_version")).scalar_one_or_none()
+    revision = await connection.fetchval("SELECT version_num FROM alembic_version")
     known = known_revisions()
     if revision is None or revision in known[:-1]:
         return "The database has an older schema than this release; run 'callflow-service migrate'."

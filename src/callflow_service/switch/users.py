@@ -15,7 +15,7 @@ from callflow_service.domain.errors import StorageUnavailable
 from callflow_service.repositories import lookups
 from callflow_service.repositories.lookups import SwitchUser
 from callflow_service.storage.database import Database
-from callflow_service.storage.replica import Reading
+from callflow_service.storage.replica import ReplicaFirst
 
 _FRESH_SECONDS: Final = 10.0
 _RETRY_SECONDS: Final = 1.0
@@ -32,7 +32,7 @@ class SwitchUsers:
     for in the database at once, but not more than once a second.
     """
 
-    def __init__(self, database: Database | Reading, guesses: Guesses) -> None:
+    def __init__(self, database: Database | ReplicaFirst, guesses: Guesses) -> None:
         self._database = database
         self._guesses = guesses
         self._users: dict[str, SwitchUser] = {}
@@ -104,7 +104,7 @@ class SwitchUsers:
         self._read_at = time.monotonic()
         try:
             async with asyncio.timeout(_READ_SECONDS):
-                self._users = await self._database.read(lookups.switch_users)
+                self._users = await self._database.run(lookups.switch_users)
             self._recognised.clear()
             self._is_read = True
         except (StorageUnavailable, TimeoutError):

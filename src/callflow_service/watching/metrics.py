@@ -20,7 +20,7 @@ from callflow_service import __version__
 from callflow_service.domain.errors import Overloaded
 from callflow_service.domain.routing import RouteAction
 from callflow_service.storage.database import Database, PoolUse
-from callflow_service.storage.replica import Reading
+from callflow_service.storage.replica import ReplicaFirst
 
 MEDIA_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 """Prometheus' text format."""
@@ -182,9 +182,9 @@ class Metrics:
         return Gauge(name, says, labels, registry=self._registry, multiprocess_mode=mode)
 
 
-async def watch(metrics: Metrics, database: Database, reading: Database | Reading) -> None:
+async def watch(metrics: Metrics, database: Database, reading: Database | ReplicaFirst) -> None:
     """Look every few seconds at what does not come with requests, until cancelled."""
-    replica = reading if isinstance(reading, Reading) else None
+    replica = reading if isinstance(reading, ReplicaFirst) else None
     while True:
         metrics.observe_pools(database.pool_use, *([replica.pool_use] if replica else []))
         if replica:
