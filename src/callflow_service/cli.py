@@ -25,6 +25,7 @@ from callflow_service.storage.database import Database
 from callflow_service.storage.embedded import EmbeddedUnavailable, settings_with_database
 from callflow_service.storage.revisions import known_revisions
 from callflow_service.storage.schema import schema_problem
+from callflow_service.unpromised import LibraryChanged
 from callflow_service.world.errors import WorldError
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def main() -> None:
         signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
     try:
         app()
-    except (SettingsError, EmbeddedUnavailable, WorldError, RotationRefused) as error:
+    except (SettingsError, EmbeddedUnavailable, LibraryChanged, WorldError, RotationRefused) as error:
         _fail(str(error))
     except (StorageUnavailable, OSError, DBAPIError) as error:
         _fail(f"The database cannot be used: {_innermost(error)}")
@@ -110,7 +111,7 @@ def load(
             loading.load_world(
                 settings.database_url,
                 file,
-                keys=Keyring(settings.encryption_keys, settings.data_dir),
+                keys=_keys(settings),
                 dry_run=dry_run,
                 progress=lambda done, total: progress.update(task, completed=done, total=total),
             )
@@ -157,15 +158,19 @@ def rotate_key() -> None:
         rotation = asyncio.run(
             rotate_keys(
                 settings.database_url,
-                Keyring(settings.encryption_keys, settings.data_dir),
+                _keys(settings),
                 progress=lambda done, total: progress.update(task, completed=done, total=total),
             )
         )
     _out.print(f"API keys: {rotation.encrypted} encrypted anew, {rotation.already} as they were")
 
 
+def _keys(settings: Settings) -> Keyring:
+    return Keyring(settings.encryption_keys, settings.data_dir)
+
+
 def _take_port(host: str, port: int) -> socket.socket:
-    """A socket with the address. It does not listen yet: who connects is to be answered, not to wait for that."""
+    """A socket with the address. It listens once the service can answer: until then clients are refused, not kept."""
     taken = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -181,13 +186,14 @@ def _prepare_demo(settings: Settings) -> None:
 
     migrating.migrate(settings.database_url)
     if asyncio.run(loading.is_empty(settings.database_url)):
-        keys = Keyring(settings.encryption_keys, settings.data_dir)
-        report = asyncio.run(loading.load_world(settings.database_url, loading.DEMO_FILE, keys=keys, demo=True))
+        report = asyncio.run(
+            loading.load_world(settings.database_url, loading.DEMO_FILE, keys=_keys(settings), demo=True)
+        )
         _print_report(report, dry_run=False)
 
 
 def _check_database(settings: Settings) -> None:
-    keys = Keyring(settings.encryption_keys, settings.data_dir)
+    keys = _keys(settings)
 
     async def problem() -> str | None:
         database = Database(settings.database_url, pool_size=1, timeout_ms=5000)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Components:
-    """What lives as long as the process: connections, counts, and the use cases on them."""
+    """What lives as long as the application: connections, counts, and the use cases on them."""
 
     database: Database
     reading: Database | ReplicaFirst
@@ -114,7 +114,7 @@ async def lifetime(
 
 
 async def _logged(running: Coroutine[None, None, None]) -> None:
-    """Nobody waits for the end of what runs beside the requests, so a defect is logged here."""
+    """Run beside the requests. Nothing awaits the result, so a defect is logged here."""
     try:
         await running
     except Exception:

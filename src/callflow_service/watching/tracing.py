@@ -68,7 +68,7 @@ class TraceAndLog:
         span.set_attribute("callflow.request_id", str(fields["request_id"]))
 
         async def send_noted(message: Message) -> None:
-            # The span ends with the answer's last byte, before whoever is around us has the request back.
+            # The span ends with the answer's last byte, before the outer layers get the request back.
             if message["type"] == "http.response.start" and "outcome" in fields:
                 span.set_attribute("callflow.outcome", str(fields["outcome"]))
             await send(message)

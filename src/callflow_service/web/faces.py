@@ -1,4 +1,4 @@
-"""The shape of a face, and the one place that answers whose path a request has."""
+"""The shape of a face, and the one place that tells which face a path belongs to."""
 
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -21,7 +21,7 @@ WORDS: Final[Mapping[int, str]] = {
     500: "Internal error",
     503: "Service is temporarily unavailable",
 }
-"""What is said of each failed status where the face has no words of its own."""
+"""The text for each failed status for which a face has no words of its own."""
 
 _SLASHES: Final = re.compile("/{2,}")
 
@@ -40,15 +40,15 @@ class Face:
         name: The face, as metrics call it.
         prefixes: The paths that are the face's, with everything below them.
         router: Its routes.
-        calls: Its calls, as log lines and metrics name them. A route whose name is one of them needs to say nothing.
+        calls: Its calls, as log lines and metrics name them. A route whose name is one of them is counted by it.
         fast: Those of its routes that go past FastAPI: they have no security, dependencies or parameters in the path.
-        words: What it says of a failed status, where that is not said in `WORDS`.
+        words: Its texts for failed statuses; those of `WORDS` for the rest.
         write: The media type and the body of a failure, by its status and its text.
         handlers: How it answers errors of its own, those of FastAPI's included.
         headers: The security headers of its answers.
-        security_schemes: What the OpenAPI document says of how its callers show who they are, beside FastAPI's own.
+        security_schemes: Its callers' credentials as the OpenAPI document has them, beside those that FastAPI finds.
         sheds: Whether its requests are refused unread while too much is in work.
-        is_tolerant: Whether a doubled slash in a path is one, and a trailing one none.
+        is_tolerant: Whether doubled slashes in a path count as one, and trailing ones are dropped.
     """
 
     name: str
@@ -65,11 +65,11 @@ class Face:
     is_tolerant: bool = False
 
     def text(self, status: int) -> str:
-        """What the face says of a failed status."""
+        """The face's text for a failed status."""
         return self.words.get(status) or WORDS.get(status) or WORDS[500]
 
     def failure(self, status: int, headers: Mapping[str, str] | None = None) -> Response:
-        """The answer to a request that failed before the face could answer it, or beside it."""
+        """The answer to a request that failed outside the face's own endpoints."""
         media_type, body = self.write(status, self.text(status))
         return Response(body, status, headers, media_type)
 
@@ -82,11 +82,11 @@ class Face:
 
 
 NOBODYS: Final = Face(name="other", prefixes=())
-"""What is no face's: health, metrics, and paths that are not there."""
+"""Everything that belongs to no face: health, metrics, and paths that do not exist."""
 
 
 class Faces:
-    """All faces of the service, and whose path is whose."""
+    """All faces of the service, and which of them a path belongs to."""
 
     def __init__(self, faces: Iterable[Face]) -> None:
         self.all: Final = tuple(faces)
@@ -103,7 +103,7 @@ class Faces:
         return NOBODYS
 
     def of_target(self, target: bytes) -> Face:
-        """The same of a request's target as it came over the wire: a path, and perhaps a query."""
+        """The same for a request's target as it came over the wire: a path, and perhaps a query."""
         return self.of(target.partition(b"?")[0].decode("latin-1"))
 
     @property
@@ -113,5 +113,5 @@ class Faces:
 
 
 def plain(path: str) -> str:
-    """A path with a single slash where there are several, and none at its end."""
+    """A path with doubled slashes reduced to one and without trailing ones."""
     return (_SLASHES.sub("/", path) if "//" in path else path).rstrip("/")

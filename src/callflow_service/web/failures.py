@@ -1,4 +1,4 @@
-"""Answer what a face did not answer itself, in the face's words."""
+"""Answer in a face's words what its endpoints raise instead of answering."""
 
 from typing import Final
 
@@ -13,7 +13,7 @@ FAILURES: Final = (HTTPException, BodyTooLarge, TooManyGuesses, StorageUnavailab
 """What an endpoint may raise instead of an answer."""
 
 RETRY_AFTER: Final = {"Retry-After": "2"}
-"""When to come again after the database was away, or too much was in work."""
+"""When to try again after the database was away, or too much was in work."""
 
 
 async def answer_failure(request: Request, error: Exception) -> Response:

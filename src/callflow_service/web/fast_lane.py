@@ -1,4 +1,4 @@
-"""Hand the requests that calls wait for straight to their endpoints, past FastAPI."""
+"""Hand the requests that a call waits for straight to their endpoints, past FastAPI."""
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterable
@@ -18,8 +18,8 @@ class FastLane:
 
     Args:
         app: What answers all other requests.
-        faces: The faces, each of which names the routes that go this way. Their endpoints take the request and give the
-            response, and nothing else.
+        faces: Each names the routes that go this way. Their endpoints take the request, return the response, and
+            need nothing else.
 
     Raises:
         ValueError: A route has dependencies, which would be skipped, and its security with them.

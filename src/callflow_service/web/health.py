@@ -1,4 +1,4 @@
-"""What operators and balancers ask: whether the service lives and can serve, and what it counted."""
+"""Health and metrics, for operators and load balancers."""
 
 import asyncio
 import time
@@ -16,7 +16,7 @@ _FRESH_SECONDS: Final = 1.0
 
 
 class Readiness:
-    """Whether calls can be served, as the database said within the last second; while it says no, it is asked anew."""
+    """Whether calls can be served. The database's yes holds for a second; after a no it is asked again."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -36,7 +36,7 @@ class Readiness:
         try:
             self._last = await self._database.run(schema_problem)
         except Overloaded:
-            # A worker that is full says nothing new of the database: what was found last still holds.
+            # A full worker tells nothing about the database, so the last finding still holds.
             pass
         except StorageUnavailable:
             self._last = "The database cannot be reached."

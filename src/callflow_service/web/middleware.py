@@ -1,4 +1,4 @@
-"""What is around every request: whom it came from, whose it is, its id, its log line, and an answer to a defect."""
+"""What is around every request: its client's address, its face, its id, its log line, and an answer to a defect."""
 
 import asyncio
 import logging
@@ -30,17 +30,17 @@ _MAPPED: Final = "::ffff:"
 _MAPPED_BITS: Final = 96
 
 _requests = logging.getLogger(REQUESTS)
-# Seeded anew in each process. An id tells requests apart and is no secret; the system's own randomness is slower.
+# Seeded in each process. An id tells requests apart and is no secret; the system's randomness is slower.
 _random = random.Random()  # noqa: S311 - see above
 
 
 class EachRequest:
-    """Gives each request its face, an id, a log line, security headers, and an answer even where we broke.
+    """Gives each request its face, an id, a log line, security headers, and an answer even after a defect.
 
     Args:
         app: What answers the requests.
-        faces: Whose paths are whose.
-        observe: Called when a request has ended, however it did.
+        faces: By them the request's face is found.
+        observe: Called when a request has ended, in whatever way.
     """
 
     def __init__(self, app: ASGIApp, faces: Faces, observe: Observe) -> None:
@@ -53,7 +53,7 @@ class EachRequest:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        # From the request's first byte, where the server noted it.
+        # The time of the request's first byte, where the server noted it.
         started: float = scope.setdefault("began", time.perf_counter())
         path: str = scope["path"]
         scope["face"] = face = self._faces.of(path)
@@ -91,7 +91,7 @@ class EachRequest:
     def _tell(self, scope: Scope, fields: dict[str, object], seconds: float) -> None:
         """Count and log a request that has ended."""
         if "call" not in fields and getattr(scope.get("route"), "name", None) in scope["face"].calls:
-            # One of FastAPI's routes, which need not say so themselves.
+            # The endpoints behind FastAPI do not name their call themselves.
             fields["call"] = scope["route"].name
             if int(str(fields.get("status", 500))) < HTTPStatus.BAD_REQUEST:
                 fields.setdefault("outcome", "ok")
@@ -103,7 +103,7 @@ class EachRequest:
 
 
 class FromProxies:
-    """Behind a trusted proxy, a request comes from where that says; only such a proxy may name the request's id."""
+    """Believes a trusted proxy's `X-Forwarded-For` and `X-Request-ID`, and nobody else's."""
 
     def __init__(self, app: ASGIApp, trusted: Sequence[str]) -> None:
         self._app = ProxyHeadersMiddleware(app, [_unmapped_network(network) for network in trusted])  # type: ignore[arg-type]  # uvicorn and Starlette write the same types differently
@@ -132,9 +132,9 @@ def request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
 
 
 def _unmapped(client: Peer) -> Peer:
-    """An IPv4 client by its IPv4 address, also where the socket listens on IPv6 and has it as `::ffff:192.0.2.1`.
+    """An IPv4 client under its IPv4 address. A socket that listens on IPv6 too has it as `::ffff:192.0.2.1`.
 
-    Addresses come in here and nowhere else.
+    Every client's address passes here first, so nothing else needs to know of that form.
     """
     if client is None or not client[0].startswith(_MAPPED):
         return client
@@ -149,5 +149,5 @@ def _unmapped_network(text: str) -> str:
 
 
 def _logged_path(path: str) -> str:
-    """The path up to the first character that none of ours holds: what follows may be a query, escaped or misspelt."""
+    """The path up to the first character that none of ours has: what follows may be a query, escaped or misspelt."""
     return _IN_NO_PATH.split(path, maxsplit=1)[0]

@@ -62,7 +62,7 @@ def application(faces: Faces, *, has_docs: bool, lifespan: "Lifespan[FastAPI]", 
 
 
 def _by_face(kind: type[Exception], otherwise: Any) -> Handler:  # noqa: ANN401 - Starlette's handlers have several shapes
-    """Have an error answered by the face that it happened in, else as it was before."""
+    """Have an error answered by the face in which it happened, else by `otherwise`."""
 
     async def answer(request: Request, error: Exception) -> Response:
         handler = request.scope["face"].handlers.get(kind, otherwise)
@@ -80,7 +80,7 @@ async def _answer_defect(request: Request, _: Exception) -> Response:
 
 
 def _name_security_schemes(app: FastAPI, faces: Faces) -> None:
-    """Add to the OpenAPI document how callers show who they are. The document is made when it is first asked for."""
+    """Add the faces' security schemes to the OpenAPI document, which is made on the first request for it."""
     make_document = app.openapi
 
     def openapi() -> dict[str, Any]:

@@ -14,13 +14,13 @@ _TELL_SECONDS: Final = 10.0
 
 
 class Refusal:
-    """What clients are answered, at once and in place of all else, while too much is in work.
+    """The answer to requests that are refused unread while too much is in work.
 
-    A refusal must cost next to nothing, or refusing takes the processor from what was accepted. So it is written to the
-    connection as it stands here, and one line now and then tells how many there were.
+    Refusing uses CPU that accepted requests need, so a refusal is written to the connection as it is kept here, and one
+    log line now and then says how many there were.
 
     Args:
-        faces: Those of them that shed are refused. Others are not: what a switch is told depends on its question.
+        faces: Requests for those that shed are refused.
         is_full: Whether as much is in work as may be.
         observe: Called for each request that is refused.
         trusts: Whether a peer may name its requests' ids.

@@ -11,7 +11,7 @@ class BodyTooLarge(Exception):
 
 
 def header(request: Request, name: bytes) -> str:
-    """The first header of a name, in small letters; empty where there is none."""
+    """The first header of a name, which is given in small letters; empty where there is none."""
     for found, value in request.scope["headers"]:
         if found == name:
             return str(value, "latin-1")
