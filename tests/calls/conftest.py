@@ -13,9 +13,10 @@ import asyncpg
 import httpx
 import pytest
 import pytest_asyncio
-from programs import ServiceProcess, SetFlow, StartTelephony, Telephony, start_kamailio, write_connections
+from listener import Listener
+from programs import ServiceProcess, SetFlow, StartTelephony, Telephony, start_kamailio
 from pydantic import SecretStr
-from telephones import FarEnd, until
+from telephones import HERE, FarEnd, until
 
 from callflow_service.settings import driver_url
 from callflow_service.world.loading import DEMO_FILE, load_world
@@ -51,22 +52,34 @@ async def start_telephony() -> AsyncIterator[StartTelephony]:
             username: str = "kamailio",
             password: str = SWITCH_PASSWORD,
             phones: tuple[str, ...] = PHONES,
-            **defines: str,
+            **settings: str,
         ) -> Telephony:
             folder = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="callflow-calls-")))
             far_end = FarEnd()
             await far_end.open("phone", "trunk", "voicemail")
             for place in far_end.sockets.values():
                 running.callback(place.close)
-            connections = write_connections(folder, url, username=username, password=password)
-            caller, log = await start_kamailio(
-                running, folder, far_end, {"CALLFLOW_CONNECTIONS": f'"{connections}"', **defines}
-            )
+            connection = {"url": url.rstrip("/"), "username": username, "password": password}
+            caller, log = await start_kamailio(running, folder, far_end, connection, settings)
             for name in phones:
                 assert await caller.register(name, f"sip:{name}@{far_end.sockets['phone'].address}") == 200
             return Telephony(caller, far_end, log)
 
         yield start
+
+
+@pytest_asyncio.fixture(scope="session")
+async def listener() -> AsyncIterator[Listener]:
+    listening = Listener()
+    async with await asyncio.start_server(listening.take, HERE, 0) as server:
+        listening.url = f"http://{HERE}:{server.sockets[0].getsockname()[1]}"
+        yield listening
+
+
+@pytest_asyncio.fixture(scope="session")
+async def odd_telephony(start_telephony: StartTelephony, listener: Listener) -> Telephony:
+    """A telephony that asks a service of the tests' own making."""
+    return await start_telephony(listener.url)
 
 
 @pytest_asyncio.fixture(scope="session")

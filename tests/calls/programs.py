@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import shutil
 import signal
 import socket
@@ -9,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from telephones import DOMAIN, HERE, Caller, FarEnd
@@ -42,26 +43,48 @@ def free_port() -> int:
         return port
 
 
-def write_connections(folder: Path, url: str, *, username: str, password: str) -> Path:
-    """The shipped file with the service's address, the user and the password changed, as its operator would."""
-    changes = {
-        "url = http://127.0.0.1:8000": f"url = {url}",
-        "username = switch\n": f"username = {username}\n",
-        "password = switch-secret": f"password = {password}",
-    }
-    text = (SHIPPED / "callflow-http.cfg").read_text()
-    for shipped, wanted in changes.items():
-        assert text.count(shipped) == 1, f"The shipped callflow-http.cfg was to say {shipped!r} once."
-        text = text.replace(shipped, wanted)
-    file = folder / "callflow-http.cfg"
-    file.write_text(text)
-    return file
+def copy_shipped(folder: Path, *, url: str, username: str, password: str, **settings: str) -> None:
+    """The shipped files in a folder like /etc/kamailio, changed and kept from others as their documentation says."""
+    connections = (SHIPPED / "callflow-http.cfg").read_text()
+    for name, value in {"url": url, "username": username, "password": password}.items():
+        connections = _replaced(rf"(?m)^{name} = .*$", f"{name} = {value}", connections)
+    main = (SHIPPED / "kamailio.cfg").read_text()
+    shared = (SHIPPED / "callflow.cfg").read_text()
+    for name, value in {"CALLFLOW_CONNECTIONS": f'"{folder}/callflow-http.cfg"', **settings}.items():
+        if name == "CALLFLOW_EXPLAIN":
+            shared = _replaced(r"(?m)^##!define CALLFLOW_EXPLAIN$", f"#!define CALLFLOW_EXPLAIN {value}", shared)
+        elif name in {"CALLFLOW_REJECTED", "CALLFLOW_REDIRECTED"}:
+            shared = _replaced(rf"(?m)^#!trydef {name} .*$", f"#!trydef {name} {value}", shared)
+        else:
+            main = _replaced(rf"(?m)^#!trydef {name} .*$", f"#!trydef {name} {value}", main)
+    for name, text in {"kamailio.cfg": main, "callflow.cfg": shared, "callflow-http.cfg": connections}.items():
+        (folder / name).write_text(text)
+    folder.chmod(0o755)
+    (folder / "callflow-http.cfg").chmod(0o640)
+    if _debians_user():
+        shutil.chown(folder / "callflow-http.cfg", "root", "kamailio")
+
+
+def _replaced(pattern: str, line: str, text: str) -> str:
+    changed, count = re.subn(pattern, lambda _: line, text)
+    assert count == 1, f"The shipped files were to have one line {pattern}."
+    return changed
+
+
+def _debians_user() -> dict[str, Any]:
+    """Whom Debian's unit runs Kamailio as; only root can start it so."""
+    if os.geteuid() != 0:
+        return {}
+    return {"user": "kamailio", "group": "kamailio", "extra_groups": []}
 
 
 async def start_kamailio(
-    running: AsyncExitStack, folder: Path, far_end: FarEnd, defines: dict[str, str]
+    running: AsyncExitStack, folder: Path, far_end: FarEnd, connection: dict[str, str], settings: dict[str, str]
 ) -> tuple[Caller, Path]:
-    """Start Kamailio on a free port, and wait until it answers; a port that somebody else took is tried again."""
+    """Start Kamailio as Debian's unit does, on a free port, and wait until it answers.
+
+    A port that somebody else took is tried again.
+    """
     program = shutil.which("kamailio", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if program is None:
         pytest.fail(
@@ -71,21 +94,23 @@ async def start_kamailio(
     log = folder / "kamailio.log"
     for _ in range(3):
         port = free_port()
-        settings = {
+        wanted = {
             "LISTEN": f"udp:{HERE}:{port}",
             "DOMAIN": f'"{DOMAIN}"',
             "TRUNK": f'"{far_end.sockets["trunk"].address}"',
             "VOICEMAIL": f'"sip:{far_end.sockets["voicemail"].address}"',
-            "PROCESSES": "2",
-            **defines,
+            **settings,
         }
+        copy_shipped(folder, **connection, **wanted)
         with log.open("wb") as output:
+            # -DD and -E: it stays in the foreground and writes its log here. The rest is the unit's.
             process = await asyncio.create_subprocess_exec(
                 program,
-                *("-f", SHIPPED / "kamailio.cfg", "-DD", "-E", "-m", "32", "-M", "4", "-w", folder, "-Y", folder),
-                *(part for name, value in settings.items() for part in ("-A", f"{name}={value}")),
+                *("-DD", "-E", "-f", folder / "kamailio.cfg", "-m", "64", "-M", "8"),
+                cwd="/",
                 stdout=output,
                 stderr=output,
+                **_debians_user(),
             )
         caller = await Caller((HERE, port)).open()
         for _ in range(40):

@@ -119,6 +119,22 @@ class Reaction(Enum):
     BUSY_EVERYWHERE = (600,)
     DECLINES = (180, 603)
     FORBIDS = (403,)
+    UNWANTED = (180, 607)
+    EXISTS_NOWHERE = (604,)
+    ACCEPTABLE_NOWHERE = (180, 606)
+    SILENT = ()
+    EARLY_MEDIA = (183,)
+    EARLY_MEDIA_THEN_BUSY = (183, 486)
+    EARLY_MEDIA_THEN_NOBODY = (183, 480)
+    RINGS_THEN_BUSY = (180, 0.2, 486)
+    RINGS_THEN_FAILS = (180, 500)
+    TERMINATES = (180, 487)
+    TERMINATES_AT_ONCE = (487,)
+    GONE = (410,)
+    INCOMPLETE = (484,)
+    ACCEPTS_NO_SUCH_CALL = (488,)
+    CHALLENGES = (401,)
+    CHALLENGES_AS_PROXY = (407,)
     UNAVAILABLE = (480,)
     UNKNOWN = (404,)
     OUT_OF_SERVICE = (503,)
@@ -153,6 +169,10 @@ def _leg(place: str, invite: Message) -> Leg:
     )
 
 
+def _ends(response: Message, transaction: str) -> bool:
+    return response.transaction == transaction and response.status >= 200
+
+
 @dataclass
 class FarEnd:
     """Everything that can be rung: a place for the phones, one for the trunk, one for voicemail.
@@ -165,7 +185,10 @@ class FarEnd:
     cancelled_with: int = 487
     legs: list[Leg] = field(default_factory=list)
     requests: list[Message] = field(default_factory=list)
+    responses: list[Message] = field(default_factory=list)
+    """What the far end's own requests were answered."""
     sockets: dict[str, Socket] = field(default_factory=dict)
+    _proxy: Address = (HERE, 0)
 
     async def open(self, *places: str) -> None:
         for place in places:
@@ -176,6 +199,7 @@ class FarEnd:
         self.cancelled_with = 487
         self.legs.clear()
         self.requests.clear()
+        self.responses.clear()
 
     def received(self, method: str) -> list[Message]:
         return [request for request in self.requests if request.method == method]
@@ -183,16 +207,44 @@ class FarEnd:
     async def rings(self, called: str) -> None:
         await until(lambda: any(leg.called == called for leg in self.legs), f"{called} was to ring and did not")
 
+    async def asks(self, place: str, method: str) -> Message:
+        """Send a request in the call that was taken last, and return what it is answered."""
+        invite = self.received("INVITE")[-1]
+        transaction = f"z9hG4bK{uuid4().hex}"
+        headers = [
+            ("Via", f"SIP/2.0/UDP {self.sockets[place].address};rport;branch={transaction}"),
+            *(("Route", route) for route in invite.all("Record-Route")),
+            ("From", f"{invite.one('To')};tag={place}"),
+            ("To", invite.one("From")),
+            ("Call-ID", invite.one("Call-ID")),
+            ("CSeq", f"7 {method}"),
+            ("Max-Forwards", "70"),
+            ("Contact", f"<sip:{place}@{self.sockets[place].address}>"),
+        ]
+        uri = invite.one("Contact").strip("<>")
+        self.sockets[place].send(written(f"{method} {uri} SIP/2.0", headers), self._proxy)
+        await until(
+            lambda: any(_ends(response, transaction) for response in self.responses), f"{method} was to be answered"
+        )
+        return next(response for response in self.responses if _ends(response, transaction))
+
     def _receiver(self, place: str) -> Callable[[Message, Address], None]:
         invites: dict[str, Message] = {}
 
         def received(message: Message, sender: Address) -> None:
-            if message.is_response or (message.method == "INVITE" and message.transaction in invites):
+            if message.is_response:
+                self.responses.append(message)
+                return
+            self._proxy = sender
+            if message.method == "INVITE" and message.transaction in invites:
                 return
             self.requests.append(message)
             match message.method:
                 case "INVITE":
                     invites[message.transaction] = message
+                    if ";tag=" in message.one("To"):
+                        self._respond(place, message, 200, sender)
+                        return
                     leg = _leg(place, message)
                     self.legs.append(leg)
                     self._react(place, message, sender, self._reaction(leg).value)
@@ -263,8 +315,16 @@ class Call:
     async def hang_up(self) -> None:
         """End the call that is up, and wait until the other side agreed."""
         headers, uri = self._within()
-        transaction = self.caller.send("BYE", uri, [*headers, ("CSeq", "2 BYE")])
+        transaction = self.caller.send("BYE", uri, [*headers, ("CSeq", "3 BYE")])
         await until(lambda: transaction in self.caller.done, "The far end was to agree to the end of the call")
+
+    async def ask_again(self) -> Message:
+        """Change the call that is up, as a telephone does that holds it, and return the answer."""
+        headers, uri = self._within()
+        transaction = self.caller.send("INVITE", uri, [*headers, ("CSeq", "2 INVITE")], body=SESSION)
+        await until(lambda: transaction in self.caller.done, "The far end was to agree to the change")
+        self.caller.send("ACK", uri, [*headers, ("CSeq", "2 ACK")])
+        return self.caller.done[transaction]
 
     def acknowledge(self) -> None:
         if self.final.status >= 300:
@@ -276,7 +336,7 @@ class Call:
             self.caller.send("ACK", uri, [*headers, ("CSeq", "1 ACK")])
 
     def _within(self) -> tuple[list[tuple[str, str]], str]:
-        kept = [(name, value) for name, value in self.headers if name in {"From", "Call-ID", "Max-Forwards"}]
+        kept = [(name, value) for name, value in self.headers if name in {"From", "Call-ID", "Contact", "Max-Forwards"}]
         routes = [("Route", route) for route in reversed(self.final.all("Record-Route"))]
         return [*routes, *kept, ("To", self.final.one("To"))], self.final.one("Contact").strip("<>")
 
@@ -291,6 +351,8 @@ class Caller:
         self._socket: Socket
         self.done: dict[str, Message] = {}
         """The final responses to everything but calls."""
+        self.requests: list[Message] = []
+        """What came from the far end in calls that are up; each is answered with 200."""
 
     async def open(self) -> Self:
         self._socket = await Socket.open(self._received)
@@ -300,7 +362,7 @@ class Caller:
         self._socket.close()
 
     async def place(self, called: str, *headers: tuple[str, str], caller: str = ALICE, max_forwards: int = 70) -> Call:
-        uri = f"sip:{called}@{DOMAIN}"
+        uri = f"sip:{called}@{DOMAIN}" if called else f"sip:{DOMAIN}"
         sent = [
             ("From", f"{caller};tag=caller"),
             ("To", f"<{uri}>"),
@@ -355,8 +417,12 @@ class Caller:
         ]
         return self.send(method, f"sip:{DOMAIN}", [*own, *headers])
 
-    def _received(self, message: Message, _: Address) -> None:
+    def _received(self, message: Message, sender: Address) -> None:
         if not message.is_response:
+            self.requests.append(message)
+            copied = {"via", "from", "to", "call-id", "cseq", "record-route"}
+            headers = [(name, value) for name, value in message.headers if name in copied]
+            self._socket.send(written("SIP/2.0 200 OK", headers), sender)
             return
         call = self._calls.get(message.transaction)
         if message.method == "INVITE" and call:

@@ -1,59 +1,22 @@
 """What the shipped Kamailio configuration asks, read off the wire."""
 
-import asyncio
 import base64
-import json
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 
 import pytest
 import pytest_asyncio
-from programs import StartTelephony, Telephony
-from telephones import ALICE, HERE, Leg, until
+from listener import Listener
+from programs import Telephony
+from telephones import ALICE, Leg, until
 
 pytestmark = pytest.mark.calls
 
 
-@dataclass
-class Listener:
-    """Takes questions and has no answer to any; while `is_open` is not set, not even that."""
-
-    is_open: asyncio.Event = field(default_factory=asyncio.Event)
-    url: str = ""
-    heads: list[bytes] = field(default_factory=list)
-    questions: list[dict[str, str]] = field(default_factory=list)
-
-    async def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = int(head.lower().partition(b"content-length:")[2].split()[0])
-        self.heads.append(head)
-        self.questions.append(json.loads(await reader.readexactly(length)))
-        await self.is_open.wait()
-        writer.write(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-        await writer.drain()
-        writer.close()
-
-
-@pytest_asyncio.fixture(scope="module")
-async def listener() -> AsyncIterator[Listener]:
-    listening = Listener()
-    async with await asyncio.start_server(listening.take, HERE, 0) as server:
-        listening.url = f"http://{HERE}:{server.sockets[0].getsockname()[1]}"
-        yield listening
-
-
-@pytest_asyncio.fixture(scope="module")
-async def unanswered_telephony(start_telephony: StartTelephony, listener: Listener) -> Telephony:
-    return await start_telephony(listener.url)
-
-
 @pytest_asyncio.fixture
-async def telephony(unanswered_telephony: Telephony, listener: Listener) -> Telephony:
-    unanswered_telephony.far_end.forget()
-    listener.is_open.set()
-    listener.heads.clear()
-    listener.questions.clear()
-    return unanswered_telephony
+async def telephony(odd_telephony: Telephony, listener: Listener) -> Telephony:
+    """Asks a listener that has no answer to any question."""
+    odd_telephony.far_end.forget()
+    listener.forget()
+    return odd_telephony
 
 
 async def asked(
@@ -121,16 +84,45 @@ async def test_all_lines_of_the_headers_arrive_in_their_order(telephony: Telepho
     assert [part.strip() for part in question["history_info"].split(",")] == list(history)
 
 
-@pytest.mark.parametrize(
-    ("wish", "told"),
-    [("id", "full"), ("user", "full"), ("header;critical", "full"), ("session; id", "full"), ("none", None)],
-)
-async def test_a_wish_for_privacy_is_told(
-    telephony: Telephony, listener: Listener, wish: str, told: str | None
+@pytest.mark.parametrize("lines", [["id"], ["id,user"], ["header;critical", "history"], ["none"], ["odd thing"]])
+async def test_a_wish_for_privacy_is_told_in_the_callers_own_words(
+    telephony: Telephony, listener: Listener, lines: list[str]
 ) -> None:
-    question = await asked(telephony, listener, ("Privacy", wish))
+    question = await asked(telephony, listener, *(("Privacy", line) for line in lines))
 
-    assert question.get("privacy") == told
+    assert question["privacy_header"].replace(", ", ",") == ",".join(lines)
+    assert "privacy" not in question
+
+
+async def test_a_call_back_from_an_emergency_centre_is_told(telephony: Telephony, listener: Listener) -> None:
+    assert (await asked(telephony, listener, ("Priority", "psap-callback")))["priority"] == "psap-callback"
+
+
+async def test_a_chain_that_is_no_utf8_is_told_all_the_same(telephony: Telephony, listener: Listener) -> None:
+    question = await asked(telephony, listener, ("Diversion", '"Bj\udcf6rn" <sip:1@example.net>'))
+
+    assert question["diversion"] == '"Bj?rn" <sip:1@example.net>'
+
+
+async def test_a_long_chain_is_told_whole(telephony: Telephony, listener: Listener) -> None:
+    lines = [f"<sip:{number}@{'long.' * 20}example.net;cause=302>;index=1.{number}" for number in range(100)]
+
+    question = await asked(telephony, listener, *(("History-Info", line) for line in lines))
+
+    assert question["history_info"].replace(", ", ",") == ",".join(lines)
+
+
+@pytest.mark.parametrize("called", ["+37052000501;npdi;rn=+37052000000", "*21%23", "%2B37052000501"])
+async def test_a_dialled_number_is_told_as_it_came(telephony: Telephony, listener: Listener, called: str) -> None:
+    call = await telephony.caller.place(
+        called, caller="<sip:+12155551212;verstat=TN-Validation-Passed@sip.example.org>"
+    )
+    assert await call.ends() == 200
+    await call.hang_up()
+
+    (question,) = listener.questions
+    assert question["called"] == called
+    assert question["caller_number"] == "+12155551212;verstat=TN-Validation-Passed"
 
 
 async def test_without_an_answer_the_headers_stay_as_they_came(telephony: Telephony, listener: Listener) -> None:
