@@ -97,9 +97,14 @@ async def calls_service(start_service: StartService, calls_url: SecretStr) -> ht
     return await start_service(calls_url, switch_timeout_ms=900)
 
 
+@pytest.fixture(scope="session")
+def calls_url_of_service(calls_service: httpx.AsyncClient) -> str:
+    return str(calls_service.base_url).rstrip("/")
+
+
 @pytest_asyncio.fixture(scope="session")
-async def shared_telephony(start_telephony: StartTelephony, calls_service: httpx.AsyncClient) -> Telephony:
-    return await start_telephony(str(calls_service.base_url).rstrip("/"))
+async def shared_telephony(start_telephony: StartTelephony, calls_url_of_service: str) -> Telephony:
+    return await start_telephony(calls_url_of_service)
 
 
 @pytest_asyncio.fixture

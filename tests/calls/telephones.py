@@ -113,22 +113,23 @@ class Reaction(Enum):
     """What is done with a call that comes: the responses one after the other, a pause in seconds among them."""
 
     ANSWERS = (180, 200)
+    ANSWERS_SOON = (180, 0.3, 200)
     ANSWERS_LATE = (180, 1.5, 200)
     RINGS = (180,)
     BUSY = (486,)
     BUSY_EVERYWHERE = (600,)
-    DECLINES = (180, 603)
+    DECLINES = (180, 0.1, 603)
     FORBIDS = (403,)
-    UNWANTED = (180, 607)
+    UNWANTED = (180, 0.1, 607)
     EXISTS_NOWHERE = (604,)
-    ACCEPTABLE_NOWHERE = (180, 606)
+    ACCEPTABLE_NOWHERE = (180, 0.1, 606)
     SILENT = ()
     EARLY_MEDIA = (183,)
-    EARLY_MEDIA_THEN_BUSY = (183, 486)
-    EARLY_MEDIA_THEN_NOBODY = (183, 480)
-    RINGS_THEN_BUSY = (180, 0.2, 486)
-    RINGS_THEN_FAILS = (180, 500)
-    TERMINATES = (180, 487)
+    EARLY_MEDIA_THEN_BUSY = (183, 0.1, 486)
+    EARLY_MEDIA_THEN_NOBODY = (183, 0.1, 480)
+    RINGS_THEN_BUSY = (180, 0.3, 486)
+    RINGS_THEN_FAILS = (180, 0.1, 500)
+    TERMINATES = (180, 0.1, 487)
     TERMINATES_AT_ONCE = (487,)
     GONE = (410,)
     INCOMPLETE = (484,)
@@ -138,7 +139,7 @@ class Reaction(Enum):
     UNAVAILABLE = (480,)
     UNKNOWN = (404,)
     OUT_OF_SERVICE = (503,)
-    GIVES_UP = (180, 408)
+    GIVES_UP = (180, 0.1, 408)
     TIMES_OUT = (408,)
     MOVED = (302,)
 
@@ -209,7 +210,7 @@ class FarEnd:
 
     async def asks(self, place: str, method: str) -> Message:
         """Send a request in the call that was taken last, and return what it is answered."""
-        invite = self.received("INVITE")[-1]
+        invite = [request for request in self.received("INVITE") if ";tag=" not in request.one("To")][-1]
         transaction = f"z9hG4bK{uuid4().hex}"
         headers = [
             ("Via", f"SIP/2.0/UDP {self.sockets[place].address};rport;branch={transaction}"),
@@ -361,8 +362,10 @@ class Caller:
     def close(self) -> None:
         self._socket.close()
 
-    async def place(self, called: str, *headers: tuple[str, str], caller: str = ALICE, max_forwards: int = 70) -> Call:
-        uri = f"sip:{called}@{DOMAIN}" if called else f"sip:{DOMAIN}"
+    async def place(
+        self, called: str, *headers: tuple[str, str], caller: str = ALICE, max_forwards: int = 70, uri: str = ""
+    ) -> Call:
+        uri = uri or f"sip:{called}@{DOMAIN}"
         sent = [
             ("From", f"{caller};tag=caller"),
             ("To", f"<{uri}>"),

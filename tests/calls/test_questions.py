@@ -6,7 +6,7 @@ import pytest
 import pytest_asyncio
 from listener import Listener
 from programs import Telephony
-from telephones import ALICE, Leg, until
+from telephones import ALICE, Leg
 
 pytestmark = pytest.mark.calls
 
@@ -133,20 +133,3 @@ async def test_without_an_answer_the_headers_stay_as_they_came(telephony: Teleph
     assert telephony.far_end.legs == [
         Leg("phone", "reception", ALICE, ("<sip:2@example.net>",), ("<sip:2@example.net>;index=1",), ("id",))
     ]
-
-
-async def test_a_call_that_is_repeated_before_there_is_an_answer_is_asked_about_once(
-    telephony: Telephony, listener: Listener
-) -> None:
-    listener.is_open.clear()
-    call = await telephony.caller.place("reception")
-    await until(lambda: len(listener.questions) == 1, "The call was to be asked about")
-    telephony.caller.repeat(call)
-    # Whoever answers this has been through with the repeated call.
-    assert await telephony.caller.is_answered(within=0.8)
-    listener.is_open.set()
-
-    assert await call.ends() == 200
-    await call.hang_up()
-    assert [question["called"] for question in listener.questions] == ["reception"]
-    assert [leg.called for leg in telephony.far_end.legs] == ["reception"]
