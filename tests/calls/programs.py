@@ -6,8 +6,8 @@ import re
 import shutil
 import signal
 import socket
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +25,18 @@ class Telephony:
     caller: Caller
     far_end: FarEnd
     log: Path
+
+    @asynccontextmanager
+    async def registered(self, name: str, *phones: str) -> AsyncIterator[None]:
+        """A device with several phones, each with a user part of its own, for as long as this lasts."""
+        contacts = [f"sip:{phone}@{self.far_end.sockets['phone'].address}" for phone in phones]
+        for contact in contacts:
+            assert await self.caller.register(name, contact) == 200
+        try:
+            yield
+        finally:
+            for contact in contacts:
+                assert await self.caller.register(name, contact, expires=0) == 200
 
     def warnings(self) -> list[str]:
         """What Kamailio has said of its questions."""

@@ -501,17 +501,15 @@ async def test_voicemail_that_refuses_is_the_end(telephony: Telephony, set_flow:
 async def test_a_device_with_two_phones_rings_both_and_each_is_shown_the_same(
     telephony: Telephony, set_flow: SetFlow
 ) -> None:
-    for phone in ("store-1", "store-2"):
-        contact = f"sip:{phone}@{telephony.far_end.sockets['phone'].address}"
-        assert await telephony.caller.register("store", contact) == 200
     await set_flow("reception", "before_call", forward_to_device="507")
     await set_flow("store", "no_answer", forward_to_device="502")
     telephony.far_end.reactions |= {"store-1": Reaction.RINGS, "store-2": Reaction.RINGS}
 
-    call = await telephony.caller.place("reception")
+    async with telephony.registered("store", "store-1", "store-2"):
+        call = await telephony.caller.place("reception")
 
-    assert await call.ends() == 200
-    await call.hang_up()
+        assert await call.ends() == 200
+        await call.hang_up()
     first, second, third = telephony.far_end.legs
     assert {first.called, second.called} == {"store-1", "store-2"}
     shown = from_reception("before_call", "store")

@@ -123,37 +123,29 @@ async def test_a_phones_redirection_is_not_followed_and_the_caller_learns_nothin
 async def test_of_two_phones_one_that_could_have_been_answered_counts_most(
     telephony: Telephony, set_flow: SetFlow, reactions: tuple[Reaction, Reaction], state: str
 ) -> None:
-    contacts = [f"sip:twin-{number}@{telephony.far_end.sockets['phone'].address}" for number in (1, 2)]
-    for contact, reaction in zip(contacts, reactions, strict=True):
-        assert await telephony.caller.register("store", contact) == 200
-        telephony.far_end.reactions[contact.removeprefix("sip:").partition("@")[0]] = reaction
+    telephony.far_end.reactions |= dict(zip(("twin-1", "twin-2"), reactions, strict=True))
     await set_flow("store", "busy", forward_to_device="502")
     await set_flow("store", "no_answer", forward_to_device="503")
     await set_flow("store", "failed", forward_to_device="504")
 
-    call = await telephony.caller.place("store")
+    async with telephony.registered("store", "twin-1", "twin-2"):
+        call = await telephony.caller.place("store")
 
-    assert await call.ends(within=15) == 200
-    await call.hang_up()
+        assert await call.ends(within=15) == 200
+        await call.hang_up()
     assert sorted(leg.called for leg in telephony.far_end.legs) == sorted(["twin-1", "twin-2", NEXT[state]])
-    for contact in contacts:
-        assert await telephony.caller.register("store", contact, expires=0) == 200
 
 
 async def test_a_no_of_one_phone_leaves_the_other_ringing(telephony: Telephony, set_flow: SetFlow) -> None:
-    contacts = [f"sip:twin-{number}@{telephony.far_end.sockets['phone'].address}" for number in (1, 2)]
-    for contact in contacts:
-        assert await telephony.caller.register("store", contact) == 200
     await set_flow("store", "busy", forward_to_device="502")
     telephony.far_end.reactions |= {"twin-1": Reaction.DECLINES, "twin-2": Reaction.ANSWERS_SOON}
 
-    call = await telephony.caller.place("store")
+    async with telephony.registered("store", "twin-1", "twin-2"):
+        call = await telephony.caller.place("store")
 
-    assert await call.ends() == 200
-    await call.hang_up()
+        assert await call.ends() == 200
+        await call.hang_up()
     assert sorted(leg.called for leg in telephony.far_end.legs) == ["twin-1", "twin-2"]
-    for contact in contacts:
-        assert await telephony.caller.register("store", contact, expires=0) == 200
 
 
 async def test_the_trunk_asks_the_caller_for_a_password(telephony: Telephony, set_flow: SetFlow) -> None:

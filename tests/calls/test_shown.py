@@ -1,4 +1,4 @@
-"""Who the called side is shown, and what they can learn besides: privacy, identity headers, and what follows in a call."""
+"""Who the called side is shown, and what they can learn besides: privacy, identity, and what follows in a call."""
 
 from collections.abc import Iterable
 
