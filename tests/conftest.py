@@ -1,4 +1,8 @@
-"""A real PostgreSQL for every test: the one of CALLFLOW_TEST_DATABASE_URL, else the embedded one."""
+"""A real PostgreSQL for every test.
+
+It is the one of CALLFLOW_TEST_DATABASE_URL, else one that is started: with the programs in CALLFLOW_TEST_POSTGRESQL,
+else the embedded one.
+"""
 
 import asyncio
 import atexit
@@ -23,6 +27,7 @@ from callflow_service.settings import Settings, driver_url
 from callflow_service.storage.embedded import start_embedded
 from callflow_service.storage.migrating import migrate
 from callflow_service.world.loading import DEMO_FILE, load_world
+from clusters import OTHER_PROGRAMS, new_cluster
 from encryption import KEY, KEYS
 from postgresql import asyncpg_url, execute
 
@@ -37,6 +42,12 @@ def postgresql() -> Iterator[SecretStr]:
         yield SecretStr(given)
         return
     folder = tempfile.mkdtemp(prefix="callflow-test-")
+    if OTHER_PROGRAMS:
+        cluster = new_cluster(Path(folder) / "other")
+        with cluster.running():
+            yield cluster.url
+        shutil.rmtree(folder)
+        return
     # Called last of all: the server registers its own end when it starts.
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     server = start_embedded(Path(folder))

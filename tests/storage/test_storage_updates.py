@@ -10,6 +10,11 @@ import pytest
 import pytest_asyncio
 from pydantic import SecretStr
 
+from callflow_service.domain.access import OwnedDevice
+from callflow_service.domain.callflow import Device, Empty, State, Voicemail
+from callflow_service.domain.changing import Change
+from callflow_service.repositories.callflows import Face, Origin, save
+from clusters import LONG
 from mor_requests import ADMIN_KEY, ERRORS, GET, UPDATE, StartService, answer, get, got, refused, update, updated
 from own_demo import OwnDemo, open_own_demo
 from statements import statements
@@ -148,6 +153,36 @@ async def test_concurrent_updates_of_one_state_leave_one_row_and_a_history_witho
     assert [found["before"] for found in changes].count(None) == 1
     left = [found["after"] for found in changes if found["after"] not in [other["before"] for other in changes]]
     assert left == [stored]
+
+
+@pytest.mark.usefixtures("untouched")
+async def test_a_first_change_that_waited_for_another_first_change_knows_what_that_one_left(
+    proxied_service: httpx.AsyncClient, demo_database: asyncpg.Connection
+) -> None:
+    async with demo_database.transaction():
+        await demo_database.execute("INSERT INTO callflow VALUES (4, 'before_call', 1, 'voicemail')")
+        later = asyncio.create_task(proxied_service.post(UPDATE, data=update(), headers={"X-Request-ID": "later"}))
+        waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'transactionid' AND NOT granted"
+        async with asyncio.timeout(LONG):
+            while not await demo_database.fetchval(waiting):  # noqa: ASYNC110 - PostgreSQL tells nobody
+                await asyncio.sleep(0.01)
+    assert answer(await later) == updated()
+    voicemail = row(action="voicemail", target_device_id=None, caller_id=None)
+    assert await history(demo_database) == [change("later", voicemail, row())]
+
+
+@pytest.mark.usefixtures("untouched")
+async def test_several_changes_in_one_transaction_each_know_what_was_before(demo_database: asyncpg.Connection) -> None:
+    owned = OwnedDevice(Device(4, "IAX2", "1002"), 20, "Test User #1", 1, 60)
+    async with demo_database.transaction():
+        for state, flow in ((State.BUSY, Voicemail()), (State.BUSY, Empty()), (State.FAILED, Empty())):
+            await save(demo_database, Change(owned, state, flow), Origin(1, Face.MOR, None, "one of several"))
+    empty = row(state="busy", action="empty", target_device_id=None, caller_id=None)
+    assert [(found["before"], found["after"]) for found in await history(demo_database)] == [
+        (None, {**empty, "action": "voicemail"}),
+        ({**empty, "action": "voicemail"}, empty),
+        (None, {**empty, "state": "failed"}),
+    ]
 
 
 @pytest.mark.usefixtures("untouched")

@@ -96,20 +96,23 @@ LEFT JOIN callflow AS flow ON flow.device_id = coalesce(device.id, {NAMES_NOTHIN
 LEFT JOIN device AS target ON target.id = flow.target_device_id
 LEFT JOIN did ON did.id = flow.caller_id_did_id"""
 
-# One statement, so one transaction: the row and its history are there together or not at all. OLD and NEW in RETURNING
-# need PostgreSQL 18.
+# One statement, so one transaction: the row and its history are there together or not at all. What the row was before
+# comes from the WHERE of the conflict, which alone sees it locked and so as it really was: what the statement itself
+# reads is older than a first change that came in meanwhile. It is handed on in a setting that ends with the
+# transaction, and is emptied first, for there may have been another change in the same one.
 _SAVE: Final = """WITH saved AS (
     INSERT INTO callflow (device_id, state, priority, action, target_device_id, target_number,
         caller_id, caller_id_did_id, caller_id_text)
-    VALUES ($1, $2, 1, $3, $4, $5, $6, $7, $8)
+    SELECT $1, $2, 1, $3, $4, $5, $6, $7, $8 FROM set_config('callflow.before', '', true)
     ON CONFLICT (device_id, state, priority) DO UPDATE SET
         action = excluded.action, target_device_id = excluded.target_device_id,
         target_number = excluded.target_number, caller_id = excluded.caller_id,
         caller_id_did_id = excluded.caller_id_did_id, caller_id_text = excluded.caller_id_text
-    RETURNING old.device_id AS was, to_jsonb(old) AS before, to_jsonb(new) AS after
+    WHERE set_config('callflow.before', to_jsonb(callflow)::text, true) IS NOT NULL
+    RETURNING nullif(current_setting('callflow.before'), '')::jsonb AS before, to_jsonb(callflow) AS after
 )
 INSERT INTO callflow_history (account_id, face, address, request_id, device_id, state, priority, before, after)
-SELECT $9, $10, $11, $12, $1, $2, 1, CASE WHEN was IS NULL THEN NULL ELSE before END, after FROM saved"""
+SELECT $9, $10, $11, $12, $1, $2, 1, before, after FROM saved"""
 
 
 async def load_facts(connection: Connection, username: str | None, wanted: WantedChange) -> Facts:

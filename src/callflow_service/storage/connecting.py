@@ -12,6 +12,9 @@ from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from callflow_service.domain.errors import StorageUnavailable
 from callflow_service.settings import driver_url
 
+MINIMAL_VERSION: Final = 15
+"""The oldest PostgreSQL that the service was tried with."""
+
 _CONNECT_SECONDS: Final = 10
 
 READ_ONLY: Final = "25006"
@@ -81,16 +84,26 @@ async def connect(url: SecretStr, *, timeout: float) -> Any:  # noqa: ANN401, AS
     return await Connector()(timeout=timeout, **connect_options(url))
 
 
+def version_problem(connection: asyncpg.Connection) -> str | None:
+    """What keeps the service from working with the server of a connection, as a sentence; None where nothing does."""
+    version = connection.get_server_version().major
+    if version < MINIMAL_VERSION:
+        return f"PostgreSQL {MINIMAL_VERSION} or later is needed; this one is {version}."
+    return None
+
+
 @asynccontextmanager
 async def connected(url: SecretStr) -> AsyncIterator[asyncpg.Connection]:
     """A connection of a command's own, closed in the end.
 
     Raises:
-        StorageUnavailable: The database cannot be reached, or has no tables.
+        StorageUnavailable: The database cannot be reached, is too old, or has no tables.
     """
     try:
         connection = await connect(url, timeout=_CONNECT_SECONDS)
         try:
+            if problem := version_problem(connection):
+                raise StorageUnavailable(problem)
             yield connection
         finally:
             await connection.close()

@@ -13,8 +13,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from callflow_service.domain.errors import StorageUnavailable
 from callflow_service.settings import driver_url
-from callflow_service.storage.connecting import Connector
+from callflow_service.storage.connecting import Connector, version_problem
 from callflow_service.storage.revisions import MIGRATIONS
 
 # A migration that waits for a lock makes everyone behind it wait too, and every call with them: it waits a moment,
@@ -41,11 +42,14 @@ async def with_connection(url: SecretStr, work: Callable[[Connection], None]) ->
 
     Raises:
         OSError, DBAPIError: The database cannot be reached, or refused.
+        StorageUnavailable: Its PostgreSQL is too old; nothing has changed.
     """
     connecting = {"async_creator_fn": Connector(), "timeout": 10}
     engine = create_async_engine(driver_url(url), poolclass=NullPool, connect_args=connecting)
     try:
         async with engine.connect() as connection:
+            if problem := version_problem((await connection.get_raw_connection()).driver_connection):
+                raise StorageUnavailable(problem)
             for statement in _SESSION.split("; "):
                 await connection.exec_driver_sql(statement)
             await connection.commit()
@@ -81,5 +85,6 @@ def migrate(url: SecretStr, revision: str = "head") -> None:
 
     Raises:
         OSError, DBAPIError: The database cannot be reached, or refused.
+        StorageUnavailable: Its PostgreSQL is too old; nothing has changed.
     """
     asyncio.run(with_connection(url, lambda connection: command.upgrade(alembic_config(connection), revision)))

@@ -1,13 +1,9 @@
 """Whether a database has what this release needs."""
 
-from typing import Final
-
 from asyncpg import Connection
 
+from callflow_service.storage.connecting import version_problem
 from callflow_service.storage.revisions import known_revisions
-
-MINIMAL_VERSION: Final = 18
-"""The oldest PostgreSQL that knows our statements (`RETURNING old, new`)."""
 
 
 async def schema_problem(connection: Connection) -> str | None:
@@ -15,9 +11,8 @@ async def schema_problem(connection: Connection) -> str | None:
 
     A revision that this release does not know is a newer one's, and newer schemas serve older releases.
     """
-    version = connection.get_server_version().major
-    if version < MINIMAL_VERSION:
-        return f"PostgreSQL {MINIMAL_VERSION} or later is needed; this one is {version}."
+    if problem := version_problem(connection):
+        return problem
     if not await connection.fetchval("SELECT to_regclass('alembic_version') IS NOT NULL"):
         return "The database has no tables yet; run 'callflow-service migrate'."
     revision = await connection.fetchval("SELECT version_num FROM alembic_version")
