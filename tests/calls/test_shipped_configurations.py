@@ -80,7 +80,7 @@ def test_asterisk_has_an_extension_for_every_action_and_for_no_answer() -> None:
     extensions = set(re.findall(r"(?m)^exten => (\w+),1,", text))
 
     assert {f"do_{action.value}" for action in RouteAction} <= extensions
-    assert set(re.findall(r"(?:Go(?:to|sub)\(callflow(?:-fax)?|\]\?(?=\w+,1)),?(\w+),", text)) <= extensions
+    assert set(re.findall(r"(?:\(callflow(?:-fax)?,|Goto\(|\]\?)(\w+),(?=1|ask)", text)) <= extensions
 
 
 def test_asterisk_takes_no_refusal_for_an_answer_and_does_not_wait_for_ever() -> None:
