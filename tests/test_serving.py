@@ -377,7 +377,7 @@ def test_a_worker_that_keeps_dying_is_replaced_after_ever_longer_pauses(tmp_path
     assert keeper.exitcode == 0
     pauses = [later - earlier for earlier, later in pairwise(starts)]
     # A busy machine makes them longer, nothing makes them shorter.
-    assert all(pause >= least for pause, least in zip(pauses, (0, 0, 0, 0.5, 1, 2, 4), strict=False))
+    assert all(pause >= least for pause, least in zip(pauses, (0, 0, 0, 0.5, 1, 2), strict=False))
 
 
 def cannot_start(_: Settings, __: socket.socket) -> None:

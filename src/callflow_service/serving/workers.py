@@ -43,17 +43,16 @@ def keep_workers(number: int, serve: Serve, settings: Settings, listening: socke
     Returns:
         The status to exit with: 0, or that of the worker that failed.
     """
-    status, is_ending = 0, False
+    status, is_ending, died_young = 0, False, 0
     with _received_signals() as signals:
         start = partial(_start, serve, settings, listening)
-        workers, replacing = {start(): time.monotonic() for _ in range(number)}, _Replacing()
-        while workers or replacing.due:
-            ready = wait([signals, *(worker.sentinel for worker in workers)], replacing.seconds_left())
+        workers = {start(): time.monotonic() for _ in range(number)}
+        while workers:
+            ready = wait([signals, *(worker.sentinel for worker in workers)])
             received = signals.recv(64) if signals in ready else b""
             for told in received:
                 if told in _PASSED_ON:
                     is_ending = True
-                    replacing.due.clear()
                     # This process's copy would keep the queue open when no worker accepts from it any more.
                     listening.close()
                     _tell(workers, _PASSED_ON[signal.Signals(told)])
@@ -65,37 +64,13 @@ def keep_workers(number: int, serve: Serve, settings: Settings, listening: socke
                 _log.warning("worker died", extra={"fields": {"status": worker.exitcode}})
                 if (worker.exitcode or 0) >= 0:
                     status, is_ending = worker.exitcode or 1, True
-                    replacing.due.clear()
                     _tell(workers, signal.SIGTERM)
                 else:
-                    replacing.plan(lived)
-            for _ in range(replacing.take_due()):
-                workers[start()] = time.monotonic()
+                    died_young = died_young + 1 if lived < _YOUNG_SECONDS else 0
+                    more = died_young - _AT_ONCE
+                    pause = _FIRST_PAUSE_SECONDS * 2 ** min(more, _MOST_DOUBLINGS) if more > 0 else 0.0
+                    workers[start(pause)] = time.monotonic() + pause
     return status
-
-
-class _Replacing:
-    """When to replace the workers that were killed."""
-
-    def __init__(self) -> None:
-        self.due: list[float] = []
-        self._died_young = 0
-
-    def plan(self, lived: float) -> None:
-        """Replace a worker that lived for so many seconds."""
-        self._died_young = self._died_young + 1 if lived < _YOUNG_SECONDS else 0
-        more = self._died_young - _AT_ONCE
-        self.due.append(time.monotonic() + (_FIRST_PAUSE_SECONDS * 2 ** min(more, _MOST_DOUBLINGS) if more > 0 else 0))
-
-    def seconds_left(self) -> float | None:
-        """How long until the next one is due; None where none is."""
-        return max(0.0, min(self.due) - time.monotonic()) if self.due else None
-
-    def take_due(self) -> int:
-        """How many are due by now. They count as replaced."""
-        now, all_of_them = time.monotonic(), len(self.due)
-        self.due = [at for at in self.due if at > now]
-        return all_of_them - len(self.due)
 
 
 @contextmanager
@@ -116,17 +91,18 @@ def _received_signals() -> Iterator[socket.socket]:
         writing.close()
 
 
-def _start(serve: Serve, settings: Settings, listening: socket.socket) -> SpawnProcess:
-    worker = _SPAWNING.Process(target=_work, args=(serve, settings, listening))
+def _start(serve: Serve, settings: Settings, listening: socket.socket, pause: float = 0.0) -> SpawnProcess:
+    worker = _SPAWNING.Process(target=_work, args=(serve, settings, listening, pause))
     worker.start()
     return worker
 
 
-def _work(serve: Serve, settings: Settings, listening: socket.socket) -> None:
+def _work(serve: Serve, settings: Settings, listening: socket.socket, pause: float) -> None:
     # Ctrl-C and the end of a terminal reach the keeping process alone, which passes them on.
     os.setpgid(0, 0)
     with suppress(KeyboardInterrupt):
         signal.signal(signal.SIGUSR1, lambda *_: signal.raise_signal(signal.SIGINT))
+        time.sleep(pause)
         serve(settings, listening)
 
 
