@@ -243,8 +243,8 @@ def _decide(asked: dict[str, str], rows: list[Any], domain: str) -> str:
 
 
 _NAMES: Final = (
-    *("action", "dial", "ring_seconds", "fax_dial", "cause", "caller_number", "caller_name", "privacy", "diversion"),
-    *("history_info", "reason", "device", "payer", "payer_device", "leg", "flow_id", "path", "explain"),
+    *("action", "dial", "ring_seconds", "fax_dial", "mailbox", "cause", "caller_number", "caller_name", "privacy"),
+    *("reason", "device", "payer", "payer_device", "leg", "flow_id", "path", "diversion", "history_info", "explain"),
 )
 
 

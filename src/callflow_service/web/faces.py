@@ -90,12 +90,18 @@ class Faces:
 
     def __init__(self, faces: Iterable[Face]) -> None:
         self.all: Final = tuple(faces)
+        # Most requests are for these paths as they are, and found by one look.
+        self._routes = {
+            route.path: face for face in self.all for route in face.router.routes if isinstance(route, APIRoute)
+        }
         prefixes = [(f"{prefix}/", face) for face in self.all for prefix in face.prefixes]
         # The longest first: a face may have its paths below another one's.
         self._prefixes = sorted(prefixes, key=lambda found: -len(found[0]))
 
     def of(self, path: str) -> Face:
         """The face that a path belongs to, also where its slashes are doubled."""
+        if (known := self._routes.get(path)) is not None:
+            return known
         path = f"{plain(path)}/"
         for prefix, face in self._prefixes:
             if path.startswith(prefix):
