@@ -249,6 +249,50 @@ def test_asterisk_changes_what_a_leg_shows_on_diverted_legs_and_on_them_alone() 
     assert on_the_caller.count("Set(CALLERID(") == voicemail.partition("VoiceMail(")[0].count("Set(CALLERID(") == 2
 
 
+def test_asterisk_withholds_what_a_diverted_leg_is_not_to_show() -> None:
+    text = code("asterisk/extensions.conf", ";")
+
+    (shown,) = re.findall(r"Set\(CONNECTEDLINE\(pres,i\)=\$\{IF\(\$\[(.*)\]\?prohib:allowed\)\}\)", text)
+    assert shown.split(" | ") == [
+        '"${HASH(cf,privacy)}" = "number"',
+        '"${HASH(cf,privacy)}" = "full"',
+        '"${HASH(cf,caller_number)}" = ""',
+    ]
+    # Asterisk withholds both or none, so a name alone is left out.
+    assert 'Set(CONNECTEDLINE(name,i)=${IF($["${HASH(cf,privacy)}" = "name"]?:${HASH(cf,caller_name)})})' in text
+
+
+def test_asterisk_opens_the_mailbox_of_the_device_whose_flow_said_voicemail() -> None:
+    text = code("asterisk/extensions.conf", ";")
+
+    assert 'CALLFLOW_BOX=${IF($["${HASH(cf,dial)}" = ""]?${HASH(cf,mailbox)}@default:${HASH(cf,dial)})}' in text
+
+
+def test_asterisk_rings_all_contacts_of_a_phone_and_nothing_that_a_phone_hides_in_one() -> None:
+    text = code("asterisk/extensions.conf", ";")
+
+    assert "PJSIP_DIAL_CONTACTS(${CALLFLOW_DIAL:6})" in text
+    # Besides what begins each contact, no & and no comma, parenthesis or quote: these would be Dial's own.
+    assert r"FILTER(&\x2C\x28\x29\x22,${STRREPLACE(CALLFLOW_REST,&${CALLFLOW_DIAL}/,)})" in text
+    # Both the Dial of a device and that of a fax.
+    assert text.count("Gosub(callflow,phones,1)") == text.count("Dial(${CALLFLOW_DIAL}") == 2
+
+
+def test_asterisk_leaves_a_service_alone_that_hangs_and_says_so_in_its_log() -> None:
+    text = code("asterisk/extensions.conf", ";")
+    _, _, unanswered = text.partition("exten => unanswered,1,")
+
+    assert "GotoIf($[${EPOCH} < 0${CALLFLOW_PAUSED_UNTIL}]?do_none,1)" in text
+    assert "Set(GLOBAL(CALLFLOW_PAUSED_UNTIL)=$[${EPOCH} + ${CALLFLOW_PAUSE}])" in unanswered.partition("\nexten")[0]
+    assert re.findall(r"Log\((\w+),", text) == ["NOTICE", "WARNING"]
+    assert dict(re.findall(r"(?m)^(CALLFLOW_\w+)=(.*)$", text)) == {
+        "CALLFLOW_REJECTED": "busy",
+        "CALLFLOW_REDIRECTED": "failed",
+        "CALLFLOW_PATIENCE": "3",
+        "CALLFLOW_PAUSE": "3",
+    }
+
+
 def test_asterisk_has_the_extension_fax_where_a_device_listens_for_one_and_nowhere_else() -> None:
     text = code("asterisk/extensions.conf", ";")
     contexts = dict(re.findall(r"(?ms)^\[([\w-]+)\]\n(.*?)(?=^\[|\Z)", text))
