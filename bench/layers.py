@@ -31,7 +31,7 @@ LAYERS: Final = (
     ("switch answer", r"callflow_service/switch/(answers|questions|kamailio|flat|freeswitch)"),
     ("face", r"callflow_service/(mor|switch)/face"),
     ("repositories", r"callflow_service/repositories/"),
-    ("service, database session", r"callflow_service/(service|storage/)"),
+    ("use cases, database", r"callflow_service/(usecases|storage)/"),
     ("request id, path", r"callflow_service/web/"),
     ("the program itself", r"\((ceiling|usual)\.py|bench/(ceiling|usual)\.py"),
     ("FastAPI", r"fastapi/"),

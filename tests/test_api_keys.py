@@ -14,9 +14,9 @@ from cryptography.fernet import Fernet
 from pydantic import SecretStr
 
 from callflow_service.credentials.api_keys import Keyring, Undecipherable, new_key
-from callflow_service.repositories.stored_api_keys import Rotation, RotationRefused, rotate_keys
 from callflow_service.settings import SettingsError
 from callflow_service.storage.connecting import connected
+from callflow_service.usecases.key_rotation import Rotation, RotationRefused, rotate_keys
 from callflow_service.world.loading import DEMO_FILE, load_world
 from clusters import until
 from encryption import KEY, KEYS

@@ -24,7 +24,7 @@ MakeFaces = Callable[[Settings, Components], Iterable[Face]]
 def all_faces(settings: Settings, parts: Components) -> Iterable[Face]:
     """The faces of the service, one line for each."""
     yield MorFace(parts.call_flows, settings.allow_get, settings.error_envelope).face()
-    yield SwitchFace(parts.switch_users, parts.calls, settings.switch_timeout_ms).face()
+    yield SwitchFace(parts.calls, settings.switch_timeout_ms).face()
     yield EXPLORER
 
 

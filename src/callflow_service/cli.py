@@ -19,13 +19,13 @@ from callflow_service.credentials.api_keys import new_key as fresh_key
 from callflow_service.domain.errors import StorageUnavailable
 from callflow_service.domain.signature import GET_ORDER, UPDATE_ORDER, digests, strict_strings
 from callflow_service.mor.parameters import ALIASES
-from callflow_service.repositories.stored_api_keys import RotationRefused, rotate_keys, unreadable_keys_problem
 from callflow_service.settings import Settings, SettingsError
 from callflow_service.storage.database import Database
 from callflow_service.storage.embedded import EmbeddedUnavailable, settings_with_database
 from callflow_service.storage.revisions import known_revisions
 from callflow_service.storage.schema import schema_problem
 from callflow_service.unpromised import LibraryChanged
+from callflow_service.usecases.key_rotation import RotationRefused, rotate_keys, unreadable_keys_problem
 from callflow_service.world.errors import WorldError
 
 if TYPE_CHECKING:

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 from callflow_service.credentials.api_keys import Keyring
 from callflow_service.credentials.guesses import Guesses
 from callflow_service.credentials.passwords import Passwords
-from callflow_service.service import CallFlows, Calls
 from callflow_service.settings import Settings
 from callflow_service.storage.database import Database
 from callflow_service.storage.replica import ReplicaFirst
-from callflow_service.switch.users import SwitchUsers
+from callflow_service.usecases.admission import Admission
+from callflow_service.usecases.call_flows import CallFlows
+from callflow_service.usecases.calls import Calls
+from callflow_service.usecases.switch_users import SwitchUsers
 from callflow_service.watching.metrics import Metrics, watch
 
 if TYPE_CHECKING:
@@ -31,7 +33,6 @@ class Components:
     guesses: Guesses
     call_flows: CallFlows
     calls: Calls
-    switch_users: SwitchUsers
     tracing: "Tracing | None"
 
     @property
@@ -42,7 +43,12 @@ class Components:
     @asynccontextmanager
     async def running(self, metrics: Metrics | None) -> AsyncIterator[None]:
         """Look at the connections meanwhile, and close everything in the end."""
-        closing: list[Callable[[], Awaitable[None]]] = [self.guesses.close, self.reading.close, self.database.close]
+        closing: list[Callable[[], Awaitable[None]]] = [
+            self.guesses.close,
+            self.calls.users.close,
+            self.reading.close,
+            self.database.close,
+        ]
         if self.tracing:
             closing.append(partial(asyncio.to_thread, self.tracing.stop))
         beside = watch(metrics, self.database, self.reading) if metrics else None
@@ -66,14 +72,21 @@ def build_components(settings: Settings) -> Components:
         guesses=guesses,
         call_flows=CallFlows(
             database,
-            settings.api_enabled,
-            settings.hash_policy,
-            guesses,
-            Passwords(guesses),
-            Keyring(settings.encryption_keys, settings.data_dir),
+            Admission(
+                settings.api_enabled,
+                settings.hash_policy,
+                guesses,
+                Passwords(guesses),
+                Keyring(settings.encryption_keys, settings.data_dir),
+            ),
         ),
-        calls=Calls(reading, settings.technologies, settings.max_diversions, settings.ring_seconds),
-        switch_users=SwitchUsers(reading, guesses),
+        calls=Calls(
+            reading,
+            SwitchUsers(reading, guesses),
+            settings.technologies,
+            settings.max_diversions,
+            settings.ring_seconds,
+        ),
         tracing=_start_tracing() if settings.tracing_enabled else None,
     )
 

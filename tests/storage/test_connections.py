@@ -17,6 +17,8 @@ from mor_requests import GET, StartService, answer, get, got, refused
 from statements import statements
 from switch_questions import ask
 
+pytestmark = pytest.mark.usefixtures("untouched")
+
 CONNECTIONS = 4
 
 

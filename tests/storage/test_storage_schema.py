@@ -12,10 +12,10 @@ from alembic.migration import MigrationContext
 from pydantic import SecretStr
 from sqlalchemy import Connection, inspect
 
-from callflow_service.repositories.stored_api_keys import Rotation, rotate_keys
 from callflow_service.storage.connecting import connected
 from callflow_service.storage.migrating import alembic_config, migrate, with_connection
 from callflow_service.tables import metadata
+from callflow_service.usecases.key_rotation import Rotation, rotate_keys
 from encryption import KEYS
 from mor_requests import GET, StartService, answer, get, got
 from own_demo import OwnDemo, open_own_demo

@@ -1,5 +1,6 @@
 """From what a caller asks for and what there is, the call flow that shall be."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Self, assert_never
 
@@ -84,6 +85,14 @@ class Change:
     device: OwnedDevice
     state: State
     flow: CallFlow
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceCallFlow:
+    """A device and what is set for it; a state that is not there was never touched."""
+
+    device: OwnedDevice
+    flows: Mapping[State, CallFlow]
 
 
 def usable_device(account: Account, device: OwnedDevice | None) -> OwnedDevice:

@@ -5,9 +5,8 @@ from typing import Any, Final
 
 from callflow_service.domain.access import OwnedDevice
 from callflow_service.domain.callflow import Action, Device, Forward, FromDevice, State
-from callflow_service.domain.changing import Change
+from callflow_service.domain.changing import Change, DeviceCallFlow
 from callflow_service.mor.pages import error_page, get_page, update_page
-from callflow_service.service import DeviceCallFlow
 
 Schema = dict[str, Any]
 

@@ -24,10 +24,11 @@ from callflow_service.domain.errors import (
     SignatureMismatch,
     StateUnknown,
 )
+from callflow_service.domain.history import Sender
 from callflow_service.mor import documentation
 from callflow_service.mor.pages import MEDIA_TYPE, ErrorEnvelope, error_page, get_page, update_page
 from callflow_service.mor.parameters import ContentEncoded, Parameters, RequestUnreadable, read_parameters
-from callflow_service.service import CallFlows, Sender
+from callflow_service.usecases.call_flows import CallFlows
 from callflow_service.web.faces import Face
 from callflow_service.web.request import client_address, header, read_body
 

@@ -18,9 +18,8 @@ from callflow_service.domain.callflow import (
     State,
     Voicemail,
 )
-from callflow_service.domain.changing import Change
+from callflow_service.domain.changing import Change, DeviceCallFlow
 from callflow_service.mor.xml_text import without_forbidden
-from callflow_service.service import DeviceCallFlow
 
 MEDIA_TYPE: Final = "application/xml; charset=utf-8"
 

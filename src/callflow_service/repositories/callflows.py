@@ -1,10 +1,8 @@
 """The facts of one request, and the call flow that it leaves."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import StrEnum
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Final, NoReturn, assert_never
 
 from asyncpg import Connection, IntegrityConstraintViolationError
@@ -29,24 +27,8 @@ from callflow_service.domain.callflow import (
 )
 from callflow_service.domain.changing import AssignedDid, Change, Facts, WantedChange
 from callflow_service.domain.errors import DeviceNotFound, DidNotFound, FaxDeviceNotFound, LocalDeviceNotFound
+from callflow_service.domain.history import Origin
 from callflow_service.domain.signature import HashPolicy
-
-
-class Face(StrEnum):
-    """Where a change came in."""
-
-    MOR = "mor"
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Who makes a change and from where, for the history."""
-
-    account_id: int
-    face: Face
-    address: IPv4Address | IPv6Address | None
-    request_id: str
-
 
 # To read a list of a hundred networks takes as long as the statement that brings it.
 _REMEMBERED_LISTS: Final = 1_000
@@ -167,7 +149,7 @@ async def save(connection: Connection, change: Change, origin: Origin) -> None:
             assert_never(flow)
     parameters = (
         *(change.device.device.id, change.state, action, target_device_id, target_number, *caller_id),
-        *(origin.account_id, origin.face, origin.address, origin.request_id),
+        *(origin.account_id, origin.face, origin.sender.address, origin.sender.request_id),
     )
     try:
         await connection.fetch(_SAVE, *parameters)

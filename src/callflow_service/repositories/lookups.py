@@ -1,28 +1,17 @@
 """What the router needs to know: the devices of a call, what is set for them, and where that leads."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from asyncpg import Connection
 
+from callflow_service.domain.asked import SwitchUser
 from callflow_service.domain.callflow import CallFlow, State
 from callflow_service.domain.dialing import ChainHeader, Identity, LegRules, Redirected, Rejected, TrunkRules
 from callflow_service.domain.routing import Facts, RoutedDevice
 from callflow_service.repositories.callflows import call_flow
-
-
-@dataclass(frozen=True, slots=True)
-class SwitchUser:
-    """A switch that may ask, and how it dials."""
-
-    username: str
-    password_hash: str
-    domain: str
-    trust_headers: bool
-    dial: Mapping[str, str]
-    legs: LegRules
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,18 +13,18 @@ from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
 
+from callflow_service.domain.asked import Asked, SwitchUser
 from callflow_service.domain.decoding import decoded, decoded_again
 from callflow_service.domain.dialing import DialPlan
 from callflow_service.domain.errors import Overloaded, StorageUnavailable, TooManyGuesses
 from callflow_service.domain.routing import Decision
-from callflow_service.repositories.lookups import SwitchUser
-from callflow_service.service import Asked, Calls
 from callflow_service.switch import documentation
 from callflow_service.switch.flat import Asterisk, OpenSips
 from callflow_service.switch.freeswitch import FreeSwitch
 from callflow_service.switch.kamailio import Kamailio
 from callflow_service.switch.questions import Senseless
-from callflow_service.switch.users import SwitchUsers
+from callflow_service.usecases.calls import Calls
+from callflow_service.usecases.switch_users import SwitchUnknown
 from callflow_service.web.faces import Face
 from callflow_service.web.request import BodyTooLarge, client_address, header, read_body
 
@@ -68,7 +68,6 @@ SWITCHES: Final[tuple[Switch, ...]] = (FreeSwitch(), Asterisk(), Kamailio(), Ope
 class SwitchFace:
     """Where the switches ask, under the operator's rules; `timeout_ms` runs from a question's first byte."""
 
-    users: SwitchUsers
     calls: Calls
     timeout_ms: int
 
@@ -108,13 +107,10 @@ class SwitchFace:
             async with asyncio.timeout(request.scope["began"] + self.timeout_ms / 1000 - time.perf_counter()):
                 # Read before anything is refused, for even a refusal must fit the question.
                 problem = await _read_values(request, values)
-                user = await self.users.authenticate(header(request, b"authorization"), client_address(request))
-                if user is not None and not problem:
-                    log["account"] = user.username
-                    return await self._decide(switch, user, values, log)
-            if user is None:
-                status, headers = 401, _CHALLENGE
-            log["outcome"] = "wrong credentials" if user is None else f"carry on: {problem}"
+                return await self._decide(switch, request, values, problem)
+        except SwitchUnknown:
+            status, headers = 401, _CHALLENGE
+            log["outcome"] = "wrong credentials"
         except TooManyGuesses as error:
             status, headers = 429, {"Retry-After": str(error.retry_after_seconds)}
             log["outcome"] = "too many wrong credentials"
@@ -131,12 +127,21 @@ class SwitchFace:
         media_type, body = switch.carry_on(values)
         return Response(body, status_code=status, headers=headers, media_type=media_type)
 
-    async def _decide(
-        self, switch: Switch, user: SwitchUser, values: Mapping[str, str], log: dict[str, object]
-    ) -> Response:
-        asked = switch.read(values)
-        plan = DialPlan({**switch.templates, **user.dial}, user.domain, user.legs)
-        decision = await self.calls.where_to(asked, user, plan)
+    async def _decide(self, switch: Switch, request: Request, values: Mapping[str, str], problem: str) -> Response:
+        log: dict[str, object] = request.scope["log"]
+        question: tuple[Asked, DialPlan]
+
+        def read(user: SwitchUser) -> tuple[Asked, DialPlan]:
+            nonlocal question
+            log["account"] = user.username
+            if problem:
+                raise Senseless(problem)
+            question = switch.read(values), user.plan(switch.templates)
+            return question
+
+        shown = header(request, b"authorization")
+        decision = await self.calls.where_to(shown, client_address(request), read)
+        asked, plan = question
         log |= {"outcome": decision.action.value, "flow_id": decision.flow_id, "explain": decision.explain}
         if decision.loops_cut:
             log["loops_cut"] = decision.loops_cut

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote, urlencode
 
+from callflow_service.domain.asked import Asked
 from callflow_service.domain.dialing import DialPlan
 from callflow_service.domain.routing import Decision
-from callflow_service.service import Asked
 from callflow_service.switch.answers import Answer, carry_on_answer, shared_answer
 from callflow_service.switch.questions import read_question
 

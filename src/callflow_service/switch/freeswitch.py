@@ -7,12 +7,12 @@ from typing import Final, assert_never
 
 import xmltodict
 
+from callflow_service.domain.asked import Asked
 from callflow_service.domain.callerid import Caller, Privacy
 from callflow_service.domain.callflow import State
 from callflow_service.domain.dialing import DialPlan, is_safe_name
 from callflow_service.domain.path import parse as parse_path
 from callflow_service.domain.routing import Decision, RouteAction
-from callflow_service.service import Asked
 from callflow_service.switch.answers import dial_string, shared_answer
 from callflow_service.switch.questions import Senseless, read_question
 

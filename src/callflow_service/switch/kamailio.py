@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from callflow_service.domain.asked import Asked
 from callflow_service.domain.callerid import Caller, Privacy
 from callflow_service.domain.dialing import DialPlan
 from callflow_service.domain.routing import Decision
-from callflow_service.service import Asked
 from callflow_service.switch.answers import carry_on_answer, dial_string, shared_answer
 from callflow_service.switch.flat import URI_TEMPLATES, one_line
 from callflow_service.switch.questions import read_question

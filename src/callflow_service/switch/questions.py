@@ -4,11 +4,11 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
+from callflow_service.domain.asked import Asked
 from callflow_service.domain.callerid import Caller, read_wish
 from callflow_service.domain.callflow import MAX_ID, NAMES_NOTHING, State
 from callflow_service.domain.decoding import user_part
 from callflow_service.domain.path import parse as parse_path
-from callflow_service.service import Asked
 
 _ID = re.compile(r"0*([0-9]{1,19})", re.ASCII)
 # RFC 7090: an emergency centre calls back the person who called it.

@@ -11,18 +11,21 @@ from typing import Final
 from callflow_service.credentials.counting import Guesser
 from callflow_service.credentials.guesses import Guessed, Guesses, guesser
 from callflow_service.credentials.switch_passwords import is_switch_password
+from callflow_service.domain.asked import SwitchUser
 from callflow_service.domain.errors import StorageUnavailable
 from callflow_service.repositories import lookups
-from callflow_service.repositories.lookups import SwitchUser
 from callflow_service.storage.database import Database
 from callflow_service.storage.replica import ReplicaFirst
 
 _FRESH_SECONDS: Final = 10.0
 _RETRY_SECONDS: Final = 1.0
-_READ_SECONDS: Final = 1.5
 _PATIENCE_SECONDS: Final = 0.1
 
 _log = logging.getLogger(__name__)
+
+
+class SwitchUnknown(Exception):
+    """No switch user has this name and this password."""
 
 
 class SwitchUsers:
@@ -36,52 +39,60 @@ class SwitchUsers:
         self._database = database
         self._guesses = guesses
         self._users: dict[str, SwitchUser] = {}
-        # The headers that were right since the users were last read, with who is counted where one is wrong: the same
-        # few come with every call.
+        # The headers that were right since the users were last read, each with the client to count where one is wrong:
+        # the same few come with every call.
         self._recognised: dict[tuple[str, IPv4Address | IPv6Address | None], tuple[SwitchUser, Guesser]] = {}
         self._read_at = float("-inf")
         self._is_read = False
-        self._reading: asyncio.Task[None] | None = None
+        self._refreshing: asyncio.Task[None] | None = None
 
-    async def authenticate(self, authorization: str, address: IPv4Address | IPv6Address | None) -> SwitchUser | None:
-        """The switch that an `Authorization` header (HTTP Basic) from an address is of; None where it is of none.
+    async def admit(self, authorization: str, address: IPv4Address | IPv6Address | None) -> SwitchUser:
+        """The switch that an `Authorization` header (HTTP Basic) from an address is of.
 
         A known switch waits for nothing: what was counted elsewhere is asked about only where the password is wrong.
 
         Raises:
+            SwitchUnknown: It is of none.
             TooManyGuesses: Wrong passwords for this user came from the address too often.
             StorageUnavailable: The users were never read, and cannot be now.
         """
         if time.monotonic() - self._read_at > _FRESH_SECONDS:
-            self._read_again()
+            self._refresh()
         if recognised := self._recognised.get((authorization, address)):
-            user, who = recognised
-            self._guesses.refuse_known(who)
+            user, client = recognised
+            self._guesses.refuse_known(client)
             return user
         credentials = _basic(authorization)
         if credentials is None:
-            return None
-        who = guesser(Guessed.SWITCH_USER, credentials[0], address)
-        self._guesses.refuse_known(who)
+            raise SwitchUnknown
+        client = guesser(Guessed.SWITCH_USER, credentials[0], address)
+        self._guesses.refuse_known(client)
         found = await self._find(*credentials)
-        if found is not None:
-            # Again: of many guesses at once others may have been wrong while the users were read.
-            self._guesses.refuse_known(who)
-            self._recognised[authorization, address] = found, who
-            return found
-        await self._guesses.refuse(who)
-        await self._guesses.count(who)
-        await self._guesses.share(who)
-        return None
+        if found is None:
+            await self._guesses.refuse(client)
+            await self._guesses.count(client)
+            await self._guesses.share(client)
+            raise SwitchUnknown
+        # Again: of many guesses at once others may have been wrong while the users were read.
+        self._guesses.refuse_known(client)
+        self._recognised[authorization, address] = found, client
+        return found
+
+    async def close(self) -> None:
+        """Read no more."""
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+            await asyncio.wait((self._refreshing,))
 
     async def _find(self, username: str, password: str) -> SwitchUser | None:
         user = self._known(username, password)
-        if user is None and (time.monotonic() - self._read_at > _RETRY_SECONDS or self._is_reading):
-            # Who is not known is not known in time either where the database hangs.
-            reading = self._read_again()
-            await asyncio.wait((reading,), timeout=_PATIENCE_SECONDS if self._is_read else None)
-            if reading.done():
-                reading.result()
+        is_refreshing = self._refreshing is not None and not self._refreshing.done()
+        if user is None and (time.monotonic() - self._read_at > _RETRY_SECONDS or is_refreshing):
+            # While the database hangs, an unknown user is told so in time all the same.
+            refreshing = self._refresh()
+            await asyncio.wait((refreshing,), timeout=_PATIENCE_SECONDS if self._is_read else None)
+            if refreshing.done():
+                refreshing.result()
             user = self._known(username, password)
         if user is None and not self._is_read:
             raise StorageUnavailable("switch users")
@@ -91,24 +102,20 @@ class SwitchUsers:
         user = self._users.get(username)
         return user if user and is_switch_password(password, user.password_hash) else None
 
-    @property
-    def _is_reading(self) -> bool:
-        return self._reading is not None and not self._reading.done()
-
-    def _read_again(self) -> asyncio.Task[None]:
-        if self._reading is None or self._reading.done():
-            self._reading = asyncio.create_task(self._read())
-        return self._reading
+    def _refresh(self) -> asyncio.Task[None]:
+        if self._refreshing is None or self._refreshing.done():
+            self._refreshing = asyncio.create_task(self._read())
+        return self._refreshing
 
     async def _read(self) -> None:
         self._read_at = time.monotonic()
         try:
-            async with asyncio.timeout(_READ_SECONDS):
-                self._users = await self._database.run(lookups.switch_users)
+            self._users = await self._database.run(lookups.switch_users)
+        except StorageUnavailable:
+            _log.warning("The switch users could not be read; those known stay known")
+        else:
             self._recognised.clear()
             self._is_read = True
-        except (StorageUnavailable, TimeoutError):
-            _log.warning("The switch users could not be read; those known stay known")
 
 
 def _basic(authorization: str) -> tuple[str, str] | None:

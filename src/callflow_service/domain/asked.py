@@ -1,0 +1,48 @@
+"""What a switch asks, and the switch that asks it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from callflow_service.domain.callerid import Caller
+from callflow_service.domain.callflow import State
+from callflow_service.domain.dialing import DialPlan, LegRules
+from callflow_service.domain.path import Path
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchUser:
+    """A switch that may ask, and how it dials."""
+
+    username: str
+    password_hash: str
+    domain: str
+    trust_headers: bool
+    dial: Mapping[str, str]
+    legs: LegRules
+
+    def plan(self, templates: Mapping[str, str]) -> DialPlan:
+        """Its dial strings, over the templates of its kind."""
+        return DialPlan({**templates, **self.dial}, self.domain, self.legs)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One question of a switch.
+
+    Attributes:
+        device_id: The device asked about, None where it is asked for by number or by path.
+        called: The number that was dialled, None where none was.
+        explain: Whether the answer shall say why.
+    """
+
+    device_id: int | None
+    called: str | None
+    path: Path | None
+    state: State
+    caller: Caller
+    call_id: str
+    diversion: str
+    history_info: str
+    diversions_withheld: bool
+    is_emergency_callback: bool
+    explain: bool

@@ -1,0 +1,28 @@
+"""What the history keeps of a change beside the change itself."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv6Address
+
+
+class Face(StrEnum):
+    """Where a change came in."""
+
+    MOR = "mor"
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Where a request came from: the caller's address behind trusted proxies, and the request's id."""
+
+    address: IPv4Address | IPv6Address | None
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The account that makes a change, and where from."""
+
+    account_id: int
+    face: Face
+    sender: Sender
