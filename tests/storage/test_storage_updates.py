@@ -13,7 +13,8 @@ from pydantic import SecretStr
 from callflow_service.domain.access import OwnedDevice
 from callflow_service.domain.callflow import Device, Empty, State, Voicemail
 from callflow_service.domain.changing import Change
-from callflow_service.repositories.callflows import Face, Origin, save
+from callflow_service.domain.history import Face, Origin, Sender
+from callflow_service.repositories.callflows import save
 from clusters import LONG
 from mor_requests import ADMIN_KEY, ERRORS, GET, UPDATE, StartService, answer, get, got, refused, update, updated
 from own_demo import OwnDemo, open_own_demo
@@ -176,7 +177,7 @@ async def test_several_changes_in_one_transaction_each_know_what_was_before(demo
     owned = OwnedDevice(Device(4, "IAX2", "1002"), 20, "Test User #1", 1, 60)
     async with demo_database.transaction():
         for state, flow in ((State.BUSY, Voicemail()), (State.BUSY, Empty()), (State.FAILED, Empty())):
-            await save(demo_database, Change(owned, state, flow), Origin(1, Face.MOR, None, "one of several"))
+            await save(demo_database, Change(owned, state, flow), Origin(1, Face.MOR, Sender(None, "one of several")))
     empty = row(state="busy", action="empty", target_device_id=None, caller_id=None)
     assert [(found["before"], found["after"]) for found in await history(demo_database)] == [
         (None, {**empty, "action": "voicemail"}),
