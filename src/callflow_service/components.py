@@ -14,6 +14,7 @@ from callflow_service.credentials.passwords import Passwords
 from callflow_service.settings import Settings
 from callflow_service.storage.database import Database
 from callflow_service.storage.replica import ReplicaFirst
+from callflow_service.storage.transactions import Transactions
 from callflow_service.usecases.admission import Admission
 from callflow_service.usecases.call_flows import CallFlows
 from callflow_service.usecases.calls import Calls
@@ -23,6 +24,9 @@ from callflow_service.watching.metrics import Metrics, watch
 if TYPE_CHECKING:
     from callflow_service.watching.tracing import Tracing
 
+# Connections for lists and bulk changes, opened when they are first needed: calls have the pool to themselves.
+_TRANSACTIONS = 2
+
 
 @dataclass(frozen=True, slots=True)
 class Components:
@@ -30,6 +34,7 @@ class Components:
 
     database: Database
     reading: Database | ReplicaFirst
+    transactions: Transactions
     guesses: Guesses
     call_flows: CallFlows
     calls: Calls
@@ -47,6 +52,7 @@ class Components:
             self.guesses.close,
             self.calls.users.close,
             self.reading.close,
+            self.transactions.close,
             self.database.close,
         ]
         if self.tracing:
@@ -69,6 +75,7 @@ def build_components(settings: Settings) -> Components:
     return Components(
         database=database,
         reading=reading,
+        transactions=Transactions(settings.database_url, size=_TRANSACTIONS, timeout_ms=settings.database_timeout_ms),
         guesses=guesses,
         call_flows=CallFlows(
             database,

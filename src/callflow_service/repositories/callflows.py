@@ -29,6 +29,7 @@ from callflow_service.domain.changing import AssignedDid, Change, Facts, WantedC
 from callflow_service.domain.errors import DeviceNotFound, DidNotFound, FaxDeviceNotFound, LocalDeviceNotFound
 from callflow_service.domain.history import Origin
 from callflow_service.domain.signature import HashPolicy
+from callflow_service.repositories.rights import may_use
 
 # To read a list of a hundred networks takes as long as the statement that brings it.
 _REMEMBERED_LISTS: Final = 1_000
@@ -37,7 +38,7 @@ _ACCOUNT: Final = """
     caller.id, caller.username, caller.role, caller.blocked,
     caller.api_enabled AND (owner.role IS DISTINCT FROM 'reseller' OR owner.api_enabled),
     caller.pbx_addon, caller.hash_policy,
-    coalesce(caller.api_key, owner.api_key, admin.api_key, ''),
+    coalesce(caller.api_key, owner.api_key, owners_owner.api_key, ''),
     caller.password_hash, caller.allowed_addresses::text[]"""
 
 _DEVICE: Final = """,
@@ -46,22 +47,17 @@ _DEVICE: Final = """,
 
 
 def _join_device(name: str, parameter: str) -> str:
-    """Join a device by its id, and its owner, where the caller may use it.
-
-    Who may use what is decided by `domain.access.may_use`, not here. But what is read of a device, sent and made an
-    object of takes time, by which one that is there could be told from one that is not.
-    """
+    """Join a device by its id, and its owner, where the caller may use it."""
     return f"""
 LEFT JOIN (device AS {name} JOIN account AS {name}_owner ON {name}_owner.id = {name}.owner_id)
-    ON {name}.id = {parameter}
-    AND (caller.role = 'admin' OR caller.id IN ({name}.owner_id, {name}_owner.owner_id))"""
+    ON {name}.id = {parameter} AND {may_use(f"{name}_owner")}"""
 
 
 _CALLER_AND_DEVICE: Final = f"""
 FROM (VALUES (1)) AS request
 LEFT JOIN account AS caller ON caller.username = $1
 LEFT JOIN account AS owner ON owner.id = caller.owner_id
-LEFT JOIN account AS admin ON admin.id = owner.owner_id{_join_device("device", "$2")}"""
+LEFT JOIN account AS owners_owner ON owners_owner.id = owner.owner_id{_join_device("device", "$2")}"""
 
 _LOAD_FACTS: Final = f"""SELECT {_ACCOUNT}{_DEVICE},
     target.id, target.technology, target.name, target.owner_id, target_owner.name, target_owner.owner_id,
