@@ -62,15 +62,14 @@ NOT_FOUND = b"""\
 KNOWN_APPLICATIONS = {
     "answer",
     "bridge",
-    "export",
     "hangup",
     "log",
-    "privacy",
+    "multiunset",
+    "redirect",
     "set",
     "sleep",
     "spandsp_start_fax_detect",
     "transfer",
-    "unset",
     "voicemail",
 }
 
@@ -175,9 +174,18 @@ def variables(actions: Actions) -> dict[str, str]:
         if application == "set":
             name, _, value = data.partition("=")
             values[name] = value
-        elif application == "unset":
-            values.pop(data, None)
+        elif application == "multiunset":
+            for name in data.split():
+                values.pop(name, None)
     return values
+
+
+def leg(actions: Actions) -> tuple[dict[str, str], str]:
+    """The variables that FreeSWITCH would give to the leg, and whom it would dial."""
+    (data,) = [data for application, data in actions if application == "bridge"]
+    found = re.fullmatch(r"\{\^\^!([^{}]*)\}(.*)", data)
+    assert found, data
+    return dict(pair.split("=", 1) for pair in found[1].split("!")), found[2]
 
 
 def explained(actions: Actions) -> str:

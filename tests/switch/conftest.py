@@ -47,6 +47,12 @@ async def _fill(url: SecretStr) -> None:
         ' "voicemail": "sip:vm-{technology}-{name}@{domain}"}',
     )
     await add_switch(connection, "local", dial='{"number": null, "FAX": null}')
+    await add_switch(connection, "twice", dial='{"SIP": "user/{name}@a.example,user/{name}@b.example"}')
+    for username in ("early", "rejected", "redirected"):
+        await add_switch(connection, username)
+    await connection.execute("""UPDATE switch_user SET early_media = username = 'early',
+        rejected = CASE username WHEN 'rejected' THEN 'failed' ELSE 'busy' END,
+        redirected = CASE username WHEN 'redirected' THEN 'caller' ELSE 'failed' END""")
     await add_switch(connection, "silent", dial='{"SIP": null, "IAX2": null, "default": null, "number": null}')
     await add_switch(
         connection,

@@ -105,12 +105,15 @@ async def until(found: Callable[[], Awaitable[bool]]) -> None:
             await asyncio.sleep(0.02)
 
 
+FREESWITCH_NAMES = {"path": "variable_callflow_path", "state": "variable_originate_disposition"}
+
+
 async def question(
     service: httpx.AsyncClient, face: str, user: tuple[str, str] = SWITCH, **path: str
 ) -> httpx.Response:
     """Ask about device 500, or go on with a call of its that found it busy."""
     if face == "freeswitch":
-        words = {f"variable_callflow_{name}": text for name, text in path.items()}
+        words = {FREESWITCH_NAMES[name]: text for name, text in path.items()}
         asked = freeswitch_request("callflow-next" if path else "5000", **words)
     else:
         asked = {**ALICE, **(path or {"device": "500"})}
@@ -176,7 +179,10 @@ async def test_known_switches_stay_known_while_the_database_is_away_and_it_is_fo
             expected = NONE | {"action": "end", "cause": "486", "flow_id": "c1", "path": "500_c1"}
             assert flat(face, response) == expected
         response = await question(service, "freeswitch", path="500_c1", state="USER_BUSY")
-        assert read_dialplan(response.content, context="public") == [("hangup", "USER_BUSY")]
+        assert read_dialplan(response.content, context="public") == [
+            ("multiunset", "last_bridge_proto_specific_hangup_cause sip_reason"),
+            ("hangup", "USER_BUSY"),
+        ]
         await line.connect()
 
         async def found() -> bool:

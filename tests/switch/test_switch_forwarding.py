@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from switch_questions import FLAT_FACES, Flows, StartService, answered, ask, ask_freeswitch, explained, variables
+from switch_questions import FLAT_FACES, Flows, StartService, answered, ask, ask_freeswitch, explained, leg, variables
 
 ONCE = {"reason": "unconditional", "payer": "user1", "payer_device": "4", "leg": "2"}
 """What is said of a call that device 4 has forwarded."""
@@ -316,17 +316,22 @@ async def test_freeswitch_keeps_the_path_over_the_questions_of_a_call(service: h
     first = await ask_freeswitch(service, "5000")
     assert first is not None
     kept = {f"variable_{name}": value for name, value in variables(first).items()}
-    second = await ask_freeswitch(service, "callflow-next", **kept | {"variable_callflow_state": "USER_BUSY"})
+    second = await ask_freeswitch(service, "callflow-next", **kept | {"variable_originate_disposition": "USER_BUSY"})
     assert second is not None
     assert variables(second)["callflow_path"] == "500b.501_c1"
     assert explained(second) == "SIP/5000 busy: forward to SIP/5001; SIP/5001 rings"
     kept = {f"variable_{name}": value for name, value in variables(second).items()}
-    third = await ask_freeswitch(service, "callflow-next", **kept | {"variable_callflow_state": "ALLOTTED_TIMEOUT"})
+    third = await ask_freeswitch(
+        service, "callflow-next", **kept | {"variable_originate_disposition": "NO_USER_RESPONSE"}
+    )
     assert third is not None
-    assert ("bridge", "[leg_timeout=60]sofia/gateway/trunk/37069999999") in third
+    assert leg(third)[1] == "sofia/gateway/trunk/37069999999"
     kept = {f"variable_{name}": value for name, value in variables(third).items()}
-    last = await ask_freeswitch(service, "callflow-next", **kept | {"variable_callflow_state": "UNALLOCATED_NUMBER"})
+    last = await ask_freeswitch(
+        service, "callflow-next", **kept | {"variable_originate_disposition": "UNALLOCATED_NUMBER"}
+    )
     assert last == [
         ("log", "INFO callflow c1: the call is at no device of ours; ends with 503"),
-        ("hangup", "UNALLOCATED_NUMBER"),
+        ("multiunset", "last_bridge_proto_specific_hangup_cause sip_reason"),
+        ("hangup", "NORMAL_TEMPORARY_FAILURE"),
     ]

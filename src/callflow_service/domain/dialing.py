@@ -19,6 +19,7 @@ OTHER: Final = "default"
 """The template of the technologies that have none of their own."""
 
 _URI: Final = "sip:"
+_GATEWAY: Final = "sofia/gateway/"
 
 
 class Rejected(StrEnum):
@@ -117,4 +118,4 @@ def is_safe_name(name: str) -> bool:
 
 def _in_uri(template: str, text: str) -> str:
     # The one sign that names and numbers may have and the user part of a URI may not.
-    return text.replace("#", "%23") if template.startswith(_URI) else text
+    return text.replace("#", "%23") if template.startswith((_URI, _GATEWAY)) else text
