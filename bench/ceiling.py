@@ -219,7 +219,7 @@ def _decide(asked: dict[str, str], rows: list[Any], domain: str) -> str:
     if flow is None:
         answer["action"] = "none"
     elif flow[12] == "voicemail":
-        answer |= {"action": "voicemail", "path": f"{id_}_{call_id}"}
+        answer |= {"action": "voicemail", "mailbox": start[3], "path": f"{id_}_{call_id}"}
     else:
         at_number = flow[13] is None
         to = flow[16] if at_number else flow[15]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import httpx
 import pytest
-from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi import APIRouter, Body, Depends, FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
@@ -36,7 +36,12 @@ async def ring(request: Request, bell: str) -> str:
     for name, error in {"broken": ValueError(), "busy": TooManyGuesses(7), "away": StorageUnavailable("gone")}.items():
         if bell == name:
             raise error
-    return f"{bell}: {len(await read_body(request, 10))}"
+    return f"{bell}: {len(await read_body(request))}"
+
+
+@router.put("/bells", name="toy.rest")
+async def rest(bells: Annotated[list[str], Body()]) -> int:
+    return len(bells)
 
 
 TOY = Face(
@@ -44,6 +49,7 @@ TOY = Face(
     prefixes=("/toy", "/billing/api/toy"),
     router=router,
     calls=NAMES,
+    max_body=10,
     words={404: "no toy", 405: "not so", 413: "too much", 429: "too often", 500: "broken", 503: "no time"},
     write=lambda status, text: ("application/toy", f"toy {status}: {text}".encode()),
     sheds=True,
@@ -72,11 +78,13 @@ async def test_a_faces_failures_are_told_in_its_own_words(toy: httpx.AsyncClient
         ("POST", "/billing/api/toy/nothing", "", toys(404, "no toy"), {}),
         ("GET", "/toy/bells/dong", "", toys(405, "not so"), {"allow": "POST"}),
         ("POST", "/toy/bells/dong", "12345678901", toys(413, "too much"), {}),
+        ("PUT", "/toy/bells", '["1","2"]', (200, "application/json", "2"), {}),
+        ("PUT", "/toy/bells", '["1","2",""]', toys(413, "too much"), {}),
         ("POST", "/toy/bells/busy", "", toys(429, "too often"), {"retry-after": "7"}),
         ("POST", "/toy/bells/broken", "", toys(500, "broken"), {}),
         ("POST", "/toy/bells/away", "", toys(503, "no time"), {"retry-after": "2"}),
     ):
-        response = await toy.request(method, path, content=body)
+        response = await toy.request(method, path, content=body, headers={"Content-Type": "application/json"})
         assert (response.status_code, response.headers["content-type"], response.text) == answer
         assert {name: response.headers[name] for name in headers} == headers
         assert response.headers["x-frame-options"] == "DENY"
@@ -84,7 +92,9 @@ async def test_a_faces_failures_are_told_in_its_own_words(toy: httpx.AsyncClient
 
 
 async def test_a_faces_security_is_kept_and_documented(toy: httpx.AsyncClient) -> None:
-    assert (await toy.post("/toy/bells/dong", headers={"Authorization": ""})).status_code == 401
+    response = await toy.post("/toy/bells/dong", headers={"Authorization": ""})
+    assert (response.status_code, response.text) == (401, "toy 401: Unauthorized")
+    assert response.headers["www-authenticate"] == "Bearer"
     document = (await toy.get("/openapi.json")).json()
     assert document["paths"]["/toy/bells/{bell}"]["post"]["security"] == [{"HTTPBearer": []}]
     assert document["components"]["securitySchemes"] == {

@@ -32,9 +32,6 @@ from callflow_service.usecases.call_flows import CallFlows
 from callflow_service.web.faces import Face
 from callflow_service.web.request import client_address, header, read_body
 
-MAX_BODY: Final = 64 * 1024
-"""The largest request body that is read, in bytes."""
-
 ERROR_TEXTS: Final[dict[type[CallFlowError], str]] = {
     ApiDisabled: "API Requests are disabled",
     MethodDisabled: "GET Requests are disabled",
@@ -140,7 +137,7 @@ class MorFace:
         try:
             if header(request, b"content-encoding").strip().lower() not in {"", "identity"}:
                 raise ContentEncoded("Request body is encoded; send it as it is, without Content-Encoding")
-            body = await read_body(request, MAX_BODY)
+            body = await read_body(request)
             parameters = read_parameters(request.scope["query_string"], header(request, b"content-type"), body)
             log["account"] = _IN_NO_USERNAME.split(parameters.values.get("u", "")[:64], maxsplit=1)[0]
             page = await answer(parameters)

@@ -28,9 +28,6 @@ from callflow_service.usecases.switch_users import SwitchUnknown
 from callflow_service.web.faces import Face
 from callflow_service.web.request import BodyTooLarge, client_address, header, read_body
 
-MAX_BODY: Final = 64 * 1024
-"""The largest question that is read, in bytes."""
-
 _CHALLENGE: Final = {"WWW-Authenticate": 'Basic realm="callflow-service"'}
 
 _log = logging.getLogger(__name__)
@@ -157,7 +154,7 @@ async def _read_values(request: Request, values: dict[str, str]) -> str:
     if query := request.scope["query_string"]:
         values.update(_form(query))
     try:
-        body = await read_body(request, MAX_BODY)
+        body = await read_body(request)
     except BodyTooLarge:
         return "body too large"
     if not body:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any, Final
 
 import orjson
@@ -13,15 +14,13 @@ from callflow_service.web.headers import SECURITY_HEADERS, Headers
 
 WORDS: Final[Mapping[int, str]] = {
     400: "Request cannot be read",
-    404: "Not Found",
-    405: "Method Not Allowed",
     408: "Request did not arrive in time",
     413: "Request body is too large",
     429: "Too many wrong requests, try again later",
     500: "Internal error",
     503: "Service is temporarily unavailable",
 }
-"""The text for each failed status for which a face has no words of its own."""
+"""Our texts for failed statuses for which a face has no words of its own; else it is HTTP's phrase."""
 
 _SLASHES: Final = re.compile("/{2,}")
 
@@ -47,6 +46,7 @@ class Face:
         handlers: How it answers errors of its own, those of FastAPI's included.
         headers: The security headers of its answers.
         security_schemes: Its callers' credentials as the OpenAPI document has them, beside those that FastAPI finds.
+        max_body: The largest request body that is read, in bytes.
         sheds: Whether its requests are refused unread while too much is in work.
         is_tolerant: Whether doubled slashes in a path count as one, and trailing ones are dropped.
     """
@@ -61,12 +61,13 @@ class Face:
     handlers: Mapping[type[Exception], Handler] = field(default_factory=dict)
     headers: Headers = SECURITY_HEADERS
     security_schemes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    max_body: int = 64 * 1024
     sheds: bool = False
     is_tolerant: bool = False
 
     def text(self, status: int) -> str:
         """The face's text for a failed status."""
-        return self.words.get(status) or WORDS.get(status) or WORDS[500]
+        return self.words.get(status) or WORDS.get(status) or HTTPStatus(status).phrase
 
     def failure(self, status: int, headers: Mapping[str, str] | None = None) -> Response:
         """The answer to a request that failed outside the face's own endpoints."""

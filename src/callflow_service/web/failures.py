@@ -9,7 +9,7 @@ from callflow_service.domain.errors import Overloaded, StorageUnavailable, TooMa
 from callflow_service.web.faces import Face
 from callflow_service.web.request import BodyTooLarge
 
-FAILURES: Final = (HTTPException, BodyTooLarge, TooManyGuesses, StorageUnavailable)
+FAILURES: Final = (HTTPException, TooManyGuesses, StorageUnavailable)
 """What an endpoint may raise instead of an answer."""
 
 RETRY_AFTER: Final = {"Retry-After": "2"}

@@ -10,6 +10,7 @@ from callflow_service import __version__
 from callflow_service.web.faces import Face, Faces, Handler
 from callflow_service.web.failures import FAILURES, answer_failure
 from callflow_service.web.headers import EXPLORER_HEADERS
+from callflow_service.web.request import BodyLimit
 
 if TYPE_CHECKING:
     from callflow_service.watching.tracing import Tracing
@@ -50,6 +51,7 @@ def application(faces: Faces, *, has_docs: bool, lifespan: "Lifespan[FastAPI]", 
         from callflow_service.watching.tracing import TraceAndLog  # noqa: PLC0415 - the packages of the extra `tracing`
 
         app.add_middleware(TraceAndLog)
+    app.add_middleware(BodyLimit)
     for face in faces.all:
         app.include_router(face.router)
     for failure in FAILURES:
