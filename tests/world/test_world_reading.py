@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from callflow_service.domain.dialing import Identity, Rejected
+from callflow_service.resources.models import AccountItem, DeviceItem, DidItem, Item, SwitchItem, TrunkItem
 from callflow_service.world.errors import WorldError
-from callflow_service.world.items import AccountItem, DeviceItem, DidItem, Item, SwitchItem, TrunkItem, parse_item
 from callflow_service.world.loading import DEMO_FILE
+from callflow_service.world.parsing import parse_item
 from callflow_service.world.reading import read_items
 from callflow_service.world.source import WorldText
 

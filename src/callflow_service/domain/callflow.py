@@ -18,7 +18,10 @@ NAMES_NOTHING: Final = -1
 MAX_CUSTOM_LENGTH: Final = 255
 """The longest custom caller ID, in characters."""
 
-_EXTERNAL_NUMBER = re.compile(r"\+?(?=[*#]*[0-9])[0-9*#]{1,32}", re.ASCII)
+EXTERNAL_NUMBER: Final = r"\+?(?=[*#]*[0-9])[0-9*#]{1,32}"
+"""What a number looks like, as a regular expression."""
+
+_EXTERNAL_NUMBER = re.compile(EXTERNAL_NUMBER, re.ASCII)
 
 
 class State(StrEnum):

@@ -1,7 +1,8 @@
 """Load a world file into the database, all of it or nothing."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Final
 
@@ -9,13 +10,15 @@ import asyncpg
 from pydantic import SecretStr
 
 from callflow_service.credentials.api_keys import Keyring
+from callflow_service.intake.applying import Counts, apply_staged, count_changes, find_warnings, tell_differences
+from callflow_service.intake.checking import Conflict, check_staged
+from callflow_service.intake.staging import BATCH, Placed, stage
+from callflow_service.resources.models import Section
 from callflow_service.storage.connecting import connected
-from callflow_service.world.applying import Counts, apply_staged, count_changes, find_warnings, tell_differences
-from callflow_service.world.checking import check_staged
 from callflow_service.world.errors import WorldError
-from callflow_service.world.reading import Section
+from callflow_service.world.parsing import parse_item
+from callflow_service.world.reading import RawItem, read_items
 from callflow_service.world.source import WorldText
-from callflow_service.world.staging import stage
 
 DEMO_FILE: Final = Path(__file__).with_name("demo.yaml")
 """The demo world."""
@@ -82,14 +85,31 @@ async def load_world(  # noqa: PLR0913 - all but two are asked for by name
             await connection.execute(_TRANSACTION)
             if not await connection.fetchval(_ONE_AT_A_TIME):
                 raise WorldError(file, None, "another file is being loaded; try again when that is done.")
-            await stage(connection, WorldText(stream, file), file, keys=keys, progress=progress)
-            await check_staged(connection, file)
+            text = WorldText(stream, file)
+            await stage(connection, _batches(text, file, progress), keys=keys)
             try:
+                await check_staged(connection)
                 report = await _apply(connection, dry_run=dry_run, demo=demo)
+            except Conflict as conflict:
+                raise WorldError(file, conflict.line, f"{conflict.place}: {conflict}") from None
             except _INTERFERENCE as error:
                 raise WorldError(file, None, _interference(error)) from error
             await (transaction.rollback() if dry_run else transaction.commit())
     return report
+
+
+def _batches(
+    text: WorldText, file: Path, progress: Callable[[int, int], None] | None
+) -> Iterator[tuple[Section, list[Placed]]]:
+    for section, items in groupby(read_items(text, file), key=lambda raw: raw.section):
+        while batch := [_placed(raw, file) for raw in islice(items, BATCH)]:
+            yield section, batch
+            if progress:
+                progress(text.bytes_read, text.size)
+
+
+def _placed(raw: RawItem, file: Path) -> Placed:
+    return Placed(parse_item(raw, file), raw.index, raw.line, raw.lines)
 
 
 async def _apply(connection: asyncpg.Connection, *, dry_run: bool, demo: bool) -> LoadReport:

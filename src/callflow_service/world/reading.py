@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +18,7 @@ from yaml.events import (
     StreamEndEvent,
 )
 
+from callflow_service.resources.models import Section
 from callflow_service.world.errors import WorldError
 from callflow_service.world.source import WorldText
 
@@ -26,15 +26,6 @@ from callflow_service.world.source import WorldText
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _LISTS: Final = frozenset({"allowed_addresses", "trunk.headers"})
 _NULLS: Final = frozenset({"", "~", "null", "Null", "NULL"})
-
-
-class Section(StrEnum):
-    """The keys at the top of a world file."""
-
-    ACCOUNTS = "accounts"
-    DEVICES = "devices"
-    DIDS = "dids"
-    SWITCHES = "switches"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,8 @@
-"""Bring a world file's items into temporary tables, batch by batch, so that SQL can check and apply them as a whole."""
+"""Bring resources into temporary tables, batch by batch, so that SQL can check and apply them as a whole."""
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from itertools import groupby, islice
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final, assert_never
 
 from asyncpg import Connection
@@ -13,36 +11,33 @@ from callflow_service.credentials.api_keys import Keyring
 from callflow_service.credentials.passwords import hash_password, is_password
 from callflow_service.credentials.switch_passwords import hash_switch_password, is_switch_password
 from callflow_service.domain.dialing import is_safe_name
-from callflow_service.world.items import AccountItem, DeviceItem, DidItem, Item, SwitchItem, parse_item
-from callflow_service.world.reading import RawItem, Section, read_items
-from callflow_service.world.source import WorldText
+from callflow_service.resources.models import AccountItem, DeviceItem, DidItem, Item, Section, SwitchItem
 
 SHORT: Final = 16
 """Keys and switch passwords of fewer characters than this can be guessed."""
 
-_BATCH: Final = 2_000
+BATCH: Final = 2_000
+"""How many resources are staged at once."""
 
-# Beside what goes into the tables: where in the file it stands, for what is found wrong later. The views give the rows
-# as they will be, with owners resolved as they will be called after the load.
+# A staged row has the columns of its table, and what is asked of it later: its position among its like, and in a source
+# with lines those of the keys that can be wrong. The views give the rows as they will be, with owners resolved as they
+# will be called afterwards.
 _TABLES: Final = """
 CREATE TEMP TABLE staged_account (
     position integer, id_line integer, username_line integer, owner_line integer, role_line integer,
-    has_short_key boolean,
-    id bigint, username text, name text, role text, owner text, api_key text, password_hash text, hash_policy text,
-    pbx_addon boolean, api_enabled boolean, blocked boolean, allowed_addresses cidr[]
+    has_short_key boolean, owner text, LIKE account
 ) ON COMMIT DROP;
+ALTER TABLE staged_account DROP COLUMN owner_id;
 CREATE TEMP TABLE staged_device (
     position integer, id_line integer, technology_line integer, owner_line integer, has_odd_name boolean,
-    id bigint, technology text, name text, owner text, caller_number text, caller_name text, ring_seconds integer
+    owner text, LIKE device
 ) ON COMMIT DROP;
+ALTER TABLE staged_device DROP COLUMN owner_id;
 CREATE TEMP TABLE staged_did (
-    position integer, id_line integer, number_line integer, device_line integer,
-    id bigint, number text, device_id bigint
+    position integer, id_line integer, number_line integer, device_line integer, LIKE did
 ) ON COMMIT DROP;
 CREATE TEMP TABLE staged_switch_user (
-    position integer, username_line integer, has_short_password boolean,
-    username text, password_hash text, domain text, trust_headers boolean, dial jsonb,
-    rejected text, redirected text, early_media boolean, trunk jsonb
+    position integer, username_line integer, has_short_password boolean, LIKE switch_user
 ) ON COMMIT DROP;
 CREATE TEMP VIEW named_account AS
     SELECT id, username, role FROM staged_account
@@ -66,38 +61,36 @@ _STAGED: Final = {
 _ANALYZE: Final = "ANALYZE staged_account, staged_device, staged_did, staged_switch_user"
 
 
-async def stage(
-    connection: Connection,
-    text: WorldText,
-    file: Path,
-    *,
-    keys: Keyring,
-    progress: Callable[[int, int], None] | None = None,
-) -> None:
-    """Read the whole file into temporary tables that live until the transaction ends.
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A resource, and where its source has it.
 
-    `progress` is told after each batch how many bytes of how many were read.
+    Attributes:
+        position: Its place among its like, from 0.
+        line: Its line; None in a source without lines.
+        lines: The lines of its keys, as far as the source has them.
+    """
+
+    item: Item
+    position: int
+    line: int | None = None
+    lines: Mapping[str, int] = field(default_factory=dict)
+
+
+async def stage(connection: Connection, batches: Iterable[tuple[Section, Sequence[Placed]]], *, keys: Keyring) -> None:
+    """Bring resources into the temporary tables, batch by batch; each batch is of one section.
 
     Raises:
-        WorldError: The file, or an item by itself, is wrong.
         SettingsError: There is no key to encrypt API keys with, and none can be made.
     """
     await connection.execute(_TABLES)
-    for section, batch in _batches(text, file):
-        stored = await _stored_secrets(connection, section, [item for _, item in batch])
-        records = [_record(raw, item, stored, keys) for raw, item in batch]
+    for section, batch in batches:
+        stored = await _stored_secrets(connection, section, [placed.item for placed in batch])
+        records = [_record(placed, stored, keys) for placed in batch]
         await connection.copy_records_to_table(
             _STAGED[section], columns=list(records[0]), records=[tuple(record.values()) for record in records]
         )
-        if progress:
-            progress(text.bytes_read, text.size)
     await connection.execute(_ANALYZE)
-
-
-def _batches(text: WorldText, file: Path) -> Iterator[tuple[Section, list[tuple[RawItem, Item]]]]:
-    for section, items in groupby(read_items(text, file), key=lambda raw: raw.section):
-        while batch := [(raw, parse_item(raw, file)) for raw in islice(items, _BATCH)]:
-            yield section, batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +116,14 @@ async def _stored_secrets(connection: Connection, section: Section, items: list[
     return {}
 
 
-def _record(raw: RawItem, item: Item, stored: dict[int | str, _Secrets], keys: Keyring) -> dict[str, object]:
-    """The item by the names of its table's columns."""
+def _record(placed: Placed, stored: dict[int | str, _Secrets], keys: Keyring) -> dict[str, object]:
+    """A resource by the names of its table's columns."""
+    item = placed.item
     match item:
         case AccountItem():
             secrets = stored.get(item.id, _NONE_STORED)
             return {
-                **_place(raw, "id", "username", "owner", "role"),
+                **_place(placed, "id", "username", "owner", "role"),
                 "has_short_key": item.api_key is not None and len(item.api_key) < SHORT,
                 **_fields(item, "password"),
                 "name": item.name or item.username,
@@ -138,16 +132,16 @@ def _record(raw: RawItem, item: Item, stored: dict[int | str, _Secrets], keys: K
             }
         case DeviceItem():
             return {
-                **_place(raw, "id", "technology", "owner"),
+                **_place(placed, "id", "technology", "owner"),
                 "has_odd_name": not is_safe_name(item.name),
                 **_fields(item),
             }
         case DidItem():
-            return {**_place(raw, "id", "number", "device"), **_fields(item, "device"), "device_id": item.device}
+            return {**_place(placed, "id", "number", "device"), **_fields(item, "device"), "device_id": item.device}
         case SwitchItem():
             stored_hash = stored.get(item.username, _NONE_STORED).password_hash
             return {
-                **_place(raw, "username"),
+                **_place(placed, "username"),
                 "has_short_password": len(item.password) < SHORT,
                 **_fields(item, "password"),
                 "password_hash": _switch_hash(item.password, stored_hash),
@@ -158,8 +152,9 @@ def _record(raw: RawItem, item: Item, stored: dict[int | str, _Secrets], keys: K
             assert_never(never)
 
 
-def _place(raw: RawItem, *keys: str) -> dict[str, object]:
-    return {"position": raw.index, **{f"{key}_line": raw.lines.get(key, raw.line) for key in keys}}
+def _place(placed: Placed, *keys: str) -> dict[str, object]:
+    lines = {f"{key}_line": placed.lines.get(key, placed.line) for key in keys}
+    return {"position": placed.position, **lines}
 
 
 def _fields(item: Item, *without: str) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Compare a staged world with the database, and bring the database to it."""
+"""Compare staged resources with the database, and bring the database to them."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from asyncpg import Connection
+from sqlmodel import SQLModel
 
-from callflow_service.world.reading import Section
-from callflow_service.world.staging import SHORT
+from callflow_service.intake.staging import SHORT
+from callflow_service.resources.models import Section
+from callflow_service.tables import AccountRow, DeviceRow, DidRow, SwitchUserRow
 
 MAX_DIFFERENCES: Final = 1_000
 """How many differences a report tells one by one."""
@@ -29,11 +31,19 @@ class Counts:
 class _Target:
     """A table, the column that tells its rows apart, and what it is called in a report."""
 
-    table: str
+    row: type[SQLModel]
     key: str
-    columns: tuple[str, ...]
     title: str
     stored: str = "to_jsonb(stored)"
+
+    @property
+    def table(self) -> str:
+        return str(self.row.__tablename__)
+
+    @property
+    def columns(self) -> list[str]:
+        """All columns but the key."""
+        return [name for name in self.row.model_fields if name != self.key]
 
     @property
     def _differs(self) -> str:
@@ -62,8 +72,8 @@ class _Target:
 
     @property
     def upsert(self) -> str:
-        names = ", ".join((self.key, *self.columns))
-        values = ", ".join(f"wanted.{column}" for column in (self.key, *self.columns))
+        names = ", ".join([self.key, *self.columns])
+        values = ", ".join(f"wanted.{column}" for column in [self.key, *self.columns])
         updates = ", ".join(f"{column} = EXCLUDED.{column}" for column in self.columns)
         # Rows that stay as they are never reach the conflict, which would lock and so write them.
         return f"""
@@ -77,43 +87,14 @@ _STORED_WITH_OWNER: Final = """
 to_jsonb(stored) || jsonb_build_object('owner', (SELECT username FROM account WHERE id = stored.owner_id))
 """
 _TARGETS: Final = {
-    Section.ACCOUNTS: _Target(
-        "account",
-        "id",
-        (
-            "username",
-            "name",
-            "role",
-            "owner_id",
-            "api_key",
-            "password_hash",
-            "hash_policy",
-            "pbx_addon",
-            "api_enabled",
-            "blocked",
-            "allowed_addresses",
-        ),
-        "account {id} {username}",
-        _STORED_WITH_OWNER,
-    ),
-    Section.DEVICES: _Target(
-        "device",
-        "id",
-        ("technology", "name", "owner_id", "caller_number", "caller_name", "ring_seconds"),
-        "device {id} {technology}/{name}",
-        _STORED_WITH_OWNER,
-    ),
-    Section.DIDS: _Target("did", "id", ("number", "device_id"), "DID {id} {number}"),
-    Section.SWITCHES: _Target(
-        "switch_user",
-        "username",
-        ("password_hash", "domain", "trust_headers", "dial", "rejected", "redirected", "early_media", "trunk"),
-        "switch {username}",
-    ),
+    Section.ACCOUNTS: _Target(AccountRow, "id", "account {id} {username}", _STORED_WITH_OWNER),
+    Section.DEVICES: _Target(DeviceRow, "id", "device {id} {technology}/{name}", _STORED_WITH_OWNER),
+    Section.DIDS: _Target(DidRow, "id", "DID {id} {number}"),
+    Section.SWITCHES: _Target(SwitchUserRow, "username", "switch {username}"),
 }
 
-# Names and numbers may change hands within one file. Whoever gives one away gets one that nobody can have (of a blank)
-# until the upsert, for uniqueness is checked row by row.
+# Names and numbers may change hands at once. A row that loses its name to another gets a temporary impossible name
+# (with a leading blank) until the upsert, because uniqueness is checked row by row.
 _STEP_ASIDE: Final = """
 UPDATE account SET username = ' ' || account.id FROM staged_account AS staged
 WHERE staged.id = account.id AND staged.username <> account.username

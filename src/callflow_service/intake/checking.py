@@ -1,13 +1,11 @@
-"""Whether a staged world fits together, and with what the database holds already."""
+"""Whether staged resources fit together, and with what the database holds already."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from asyncpg import Connection
 
-from callflow_service.world.errors import WorldError
-from callflow_service.world.reading import Section
+from callflow_service.resources.models import Section
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +26,12 @@ def _used_twice(section: Section, table: str, key: str, same: str) -> _Rule:
     return _Rule(
         section,
         key,
-        "is the same as on line {first}.",
+        "is the same as {first}.",
         f"""
         SELECT position, {key}_line AS line, first FROM (
-            SELECT position, {key}_line, lag({key}_line) OVER (PARTITION BY {same} ORDER BY position) AS first
-            FROM {table}
+            SELECT position, {key}_line,
+                lag(coalesce('on line ' || {key}_line, 'in {section}[' || position || ']')) OVER same AS first
+            FROM {table} WINDOW same AS (PARTITION BY {same} ORDER BY position)
         ) AS ranked
         WHERE first IS NOT NULL
         """,  # noqa: S608 - of constants
@@ -135,15 +134,36 @@ _RULES: Final = (
 )
 
 
-async def check_staged(connection: Connection, file: Path) -> None:
-    """Refuse a staged world that does not fit together.
+class Conflict(Exception):
+    """Resources do not fit together, or with what is stored. The text is a sentence about `key`.
+
+    Attributes:
+        position: The place of the resource among its like, from 0.
+        line: Where it is wrong, in a source that has lines.
+    """
+
+    def __init__(self, section: Section, position: int, key: str, line: int | None, sentence: str) -> None:
+        super().__init__(sentence)
+        self.section = section
+        self.position = position
+        self.key = key
+        self.line = line
+
+    @property
+    def place(self) -> str:
+        """What a message calls it."""
+        return f"{self.section}[{self.position}].{self.key}"
+
+
+async def check_staged(connection: Connection) -> None:
+    """Refuse staged resources that do not fit together.
 
     Raises:
-        WorldError: An id, username or number is used twice, an owner or device is not there or cannot be that, or
-            a call flow stands in the way.
+        Conflict: An id, username or number is used twice, an owner or device is not there or cannot be that, or a call
+            flow stands in the way.
     """
     for rule in _RULES:
         found = await connection.fetchrow(f"{rule.statement} ORDER BY position LIMIT 1")
         if found:
-            place = f"{rule.section}[{found['position']}].{rule.key}"
-            raise WorldError(file, found["line"], f"{place}: {rule.sentence.format(**found)}")
+            sentence = rule.sentence.format(**found)
+            raise Conflict(rule.section, found["position"], rule.key, found["line"], sentence)

@@ -1,0 +1,1 @@
+"""What can be kept: accounts, devices, DIDs and switches, each field spelled once for every door."""
