@@ -115,10 +115,10 @@ async def start_kamailio(
         }
         copy_shipped(folder, **connection, **wanted)
         with log.open("wb") as output:
-            # -DD and -E: it stays in the foreground and writes its log here. The rest is the unit's.
+            # -DD and -E: it stays in the foreground and writes its log here. The rest is the unit's, with its SHM_MEMORY.
             process = await asyncio.create_subprocess_exec(
                 program,
-                *("-DD", "-E", "-f", folder / "kamailio.cfg", "-m", "64", "-M", "8"),
+                *("-DD", "-E", "-f", folder / "kamailio.cfg", "-m", "256", "-M", "8"),
                 cwd="/",
                 stdout=output,
                 stderr=output,
