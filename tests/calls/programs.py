@@ -115,7 +115,7 @@ async def start_kamailio(
         }
         copy_shipped(folder, **connection, **wanted)
         with log.open("wb") as output:
-            # -DD and -E: it stays in the foreground and writes its log here. The rest is the unit's, with its SHM_MEMORY.
+            # -DD and -E: it stays in the foreground and writes its log here. The rest is as under the unit.
             process = await asyncio.create_subprocess_exec(
                 program,
                 *("-DD", "-E", "-f", folder / "kamailio.cfg", "-m", "256", "-M", "8"),
