@@ -83,7 +83,7 @@ def build_components(settings: Settings) -> Components:
                 settings.api_enabled,
                 settings.hash_policy,
                 guesses,
-                Passwords(guesses),
+                Passwords(guesses.refuse_known),
                 Keyring(settings.encryption_keys, settings.data_dir),
             ),
         ),

@@ -23,7 +23,7 @@ from callflow_service.domain.callflow import (
     State,
     Voicemail,
 )
-from callflow_service.domain.changing import AssignedDid, Change, Facts, WantedChange, decide
+from callflow_service.domain.changing import AssignedDid, Change, ChangeFacts, WantedChange, decide
 from callflow_service.domain.errors import (
     ActionUnknown,
     ChangeRefused,
@@ -56,7 +56,7 @@ OWN_DID = AssignedDid(1, "37052000001", 4)
 OTHER_DID = AssignedDid(2, "37052000002", 5)
 FREE_DID = AssignedDid(3, "37052000003", None)
 
-FACTS = Facts(account=USER, device=DESK, forward_device=OFFICE, fax_device=FAX, did=OWN_DID)
+FACTS = ChangeFacts(account=USER, device=DESK, forward_device=OFFICE, fax_device=FAX, did=OWN_DID)
 FORWARD = WantedChange(4, State.BUSY, Action.FORWARD, forward_to_device=5)
 DETECT = WantedChange(4, State.BEFORE_CALL, Action.FAX_DETECT, fax_device=2)
 VOICEMAIL = WantedChange(4, State.NO_ANSWER, Action.VOICEMAIL)
@@ -122,7 +122,7 @@ def test_every_action_is_refused(
         (FACTS, replace(DETECT, state=State.FAILED), ActionUnknown),
     ],
 )
-def test_one_action_is_refused(facts: Facts, wanted: WantedChange, error: type[ChangeRefused]) -> None:
+def test_one_action_is_refused(facts: ChangeFacts, wanted: WantedChange, error: type[ChangeRefused]) -> None:
     with pytest.raises(error):
         decide(USER, facts, wanted)
 

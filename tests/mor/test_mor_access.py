@@ -234,7 +234,7 @@ SOMEBODY = Guesser("somebody", "here")
 
 @pytest.fixture
 def passwords() -> Passwords:
-    return Passwords(Guesses("1000/minute", "1000/minute", SecretStr("")))
+    return Passwords(Guesses("1000/minute", "1000/minute", SecretStr("")).refuse_known)
 
 
 async def test_a_password_is_slow_once_and_then_remembered(passwords: Passwords) -> None:

@@ -3,13 +3,13 @@
 import asyncio
 import hmac
 import os
+from collections.abc import Callable
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from cachetools import LRUCache
 
 from callflow_service.credentials.counting import Guesser
-from callflow_service.credentials.guesses import Guesses
 from callflow_service.domain.errors import Overloaded
 
 _REMEMBERED = 10_000
@@ -36,10 +36,13 @@ class Passwords:
 
     Remembered is a keyed digest of the password and its hash, with a key that lives and dies with the process, so a
     client that sends its password every time pays for the slow hash once, and a changed password counts at once.
+
+    Args:
+        refuse: Raises `TooManyGuesses` for a client that was wrong too often by now.
     """
 
-    def __init__(self, guesses: Guesses) -> None:
-        self._guesses = guesses
+    def __init__(self, refuse: Callable[[Guesser], None]) -> None:
+        self._refuse = refuse
         self._right: LRUCache[bytes, None] = LRUCache(_REMEMBERED)
         self._key = os.urandom(32)
         # Each check takes 64 MiB; a flood of wrong passwords must wait in line, not fill the memory.
@@ -78,7 +81,7 @@ class Passwords:
 
     async def _check(self, password: str, password_hash: str, client: Guesser) -> bool:
         async with self._turns:
-            self._guesses.refuse_known(client)
+            self._refuse(client)
             right = await asyncio.to_thread(is_password, password, password_hash)
         if right:
             self._right[self._digest(password, password_hash)] = None

@@ -68,7 +68,7 @@ class AssignedDid:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class ChangeFacts:
     """Everything a decision needs, of what the request names; None is not there, or was not named."""
 
     account: Account | None
@@ -106,7 +106,7 @@ def usable_device(account: Account, device: OwnedDevice | None) -> OwnedDevice:
     return device
 
 
-def decide(account: Account, facts: Facts, wanted: WantedChange) -> Change:
+def decide(account: Account, facts: ChangeFacts, wanted: WantedChange) -> Change:
     """The change, if it may and can be made. The checks run in the order of MOR's error table.
 
     Raises:
@@ -120,7 +120,7 @@ def decide(account: Account, facts: Facts, wanted: WantedChange) -> Change:
     return Change(device, wanted.state, _flow(wanted.action, account, facts, wanted))
 
 
-def _flow(action: Action, account: Account, facts: Facts, wanted: WantedChange) -> CallFlow:
+def _flow(action: Action, account: Account, facts: ChangeFacts, wanted: WantedChange) -> CallFlow:
     match action:
         case Action.FORWARD:
             destination = _destination(account, facts, wanted)
@@ -139,7 +139,7 @@ def _flow(action: Action, account: Account, facts: Facts, wanted: WantedChange) 
             assert_never(action)
 
 
-def _destination(account: Account, facts: Facts, wanted: WantedChange) -> Device | str:
+def _destination(account: Account, facts: ChangeFacts, wanted: WantedChange) -> Device | str:
     if wanted.forward_to_device is not None:
         target = facts.forward_device
         if target is None or not may_use(account, target):
@@ -152,14 +152,14 @@ def _destination(account: Account, facts: Facts, wanted: WantedChange) -> Device
     return wanted.external_number
 
 
-def _fax_device(account: Account, facts: Facts) -> Device:
+def _fax_device(account: Account, facts: ChangeFacts) -> Device:
     target = facts.fax_device
     if target is None or not target.device.is_fax or not may_use(account, target):
         raise FaxDeviceNotFound
     return target.device
 
 
-def _own_did(facts: Facts, wanted: WantedChange) -> AssignedDid | None:
+def _own_did(facts: ChangeFacts, wanted: WantedChange) -> AssignedDid | None:
     """The DID that was named. A wrong one is an error even where no caller ID is needed."""
     if wanted.did_id is None:
         return None

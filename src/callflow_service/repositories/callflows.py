@@ -25,7 +25,7 @@ from callflow_service.domain.callflow import (
     State,
     Voicemail,
 )
-from callflow_service.domain.changing import AssignedDid, Change, Facts, WantedChange
+from callflow_service.domain.changing import AssignedDid, Change, ChangeFacts, WantedChange
 from callflow_service.domain.errors import DeviceNotFound, DidNotFound, FaxDeviceNotFound, LocalDeviceNotFound
 from callflow_service.domain.history import Origin
 from callflow_service.domain.signature import HashPolicy
@@ -93,12 +93,12 @@ INSERT INTO callflow_history (account_id, face, address, request_id, device_id, 
 SELECT $9, $10, $11, $12, $1, $2, 1, before, after FROM saved"""
 
 
-async def load_facts(connection: Connection, username: str | None, wanted: WantedChange) -> Facts:
+async def load_facts(connection: Connection, username: str | None, wanted: WantedChange) -> ChangeFacts:
     """Everything that deciding on a change needs, in one statement."""
     (row,) = await connection.fetch(
         _LOAD_FACTS, username, wanted.device_id, wanted.forward_to_device, wanted.fax_device, wanted.did_id
     )
-    return Facts(
+    return ChangeFacts(
         account=_account(row),
         device=_owned_device(row, 10),
         forward_device=_owned_device(row, 17),
@@ -109,10 +109,10 @@ async def load_facts(connection: Connection, username: str | None, wanted: Wante
 
 async def load_flows(
     connection: Connection, username: str | None, device_id: int
-) -> tuple[Facts, Mapping[State, CallFlow]]:
+) -> tuple[ChangeFacts, Mapping[State, CallFlow]]:
     """The caller, the device and what is set for it, in one statement; a state that was never touched is not there."""
     rows = await connection.fetch(_LOAD_FLOWS, username, device_id)
-    facts = Facts(account=_account(rows[0]), device=_owned_device(rows[0], 10))
+    facts = ChangeFacts(account=_account(rows[0]), device=_owned_device(rows[0], 10))
     return facts, {State(row[17]): call_flow(row[18:]) for row in rows if row[17] is not None}
 
 

@@ -15,6 +15,7 @@ from sqlalchemy.pool import NullPool
 
 from callflow_service.domain.errors import StorageUnavailable
 from callflow_service.settings import driver_url
+from callflow_service.storage import locks
 from callflow_service.storage.connecting import Connector, version_problem
 from callflow_service.storage.revisions import MIGRATIONS
 
@@ -24,7 +25,7 @@ _SESSION: Final = "SET lock_timeout = '200ms'; SET statement_timeout = '10min'"
 _LOCK_NOT_AVAILABLE: Final = "55P03"
 _ATTEMPTS: Final = 30
 _REST_SECONDS: Final = 1.0
-_ONE_AT_A_TIME: Final = "SELECT pg_try_advisory_lock(7101300)"
+_ONE_AT_A_TIME: Final = f"SELECT pg_try_advisory_lock({locks.MIGRATING})"
 
 _log = logging.getLogger(__name__)
 

@@ -1,32 +1,17 @@
 """The API keys that the database holds: whether they can be read, and all of them encrypted anew."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from asyncpg import Connection
 from pydantic import SecretStr
 
 from callflow_service.credentials.api_keys import SETTING, Keyring
+from callflow_service.repositories import api_keys
 from callflow_service.storage.connecting import connected
 
-_BATCH: Final = 1_000
 _NAMED: Final = 5
-
-# The loading of a world file takes the same lock: what it encrypts must not be encrypted with a key that goes.
-_ONE_AT_A_TIME: Final = "SELECT pg_try_advisory_lock(7101301)"
-
-_NEWEST: Final = "SELECT username, api_key FROM account WHERE api_key LIKE 'fernet:%' ORDER BY id DESC LIMIT 5"
-_COUNT: Final = "SELECT count(*) FROM account WHERE api_key IS NOT NULL"
-_NEXT: Final = """
-SELECT id, username, api_key FROM account WHERE api_key IS NOT NULL AND id > $1 ORDER BY id LIMIT $2
-"""
-# Only where it is still what was encrypted: somebody may have given the account another key meanwhile.
-_REPLACE: Final = """
-UPDATE account SET api_key = new.api_key
-FROM unnest($1::bigint[], $2::text[], $3::text[]) AS new (id, was, api_key)
-WHERE account.id = new.id AND account.api_key = new.was
-"""
 
 
 class RotationRefused(Exception):
@@ -43,7 +28,7 @@ class Rotation:
 
 async def unreadable_keys_problem(connection: Connection, keys: Keyring) -> str | None:
     """What is wrong with the keys for this database, as a sentence; None where the newest API keys can be read."""
-    rows = await connection.fetch(_NEWEST)
+    rows = await api_keys.newest(connection)
     return _problem([username for username, stored in rows if not keys.opens(stored)], keys)
 
 
@@ -59,7 +44,7 @@ async def rotate_keys(url: SecretStr, keys: Keyring, *, progress: Callable[[int,
         StorageUnavailable: The database cannot be reached, or has no tables.
     """
     async with connected(url) as connection:
-        if not await connection.fetchval(_ONE_AT_A_TIME):
+        if not await api_keys.lock(connection):
             raise RotationRefused("A world file is being loaded, or keys are rotated; try again when that is done.")
         await _refuse_unreadable(connection, keys)
         keys.put_new_key_in_front()
@@ -73,7 +58,10 @@ async def rotate_keys(url: SecretStr, keys: Keyring, *, progress: Callable[[int,
 
 async def _refuse_unreadable(connection: Connection, keys: Keyring) -> None:
     unreadable = [
-        username async for rows in _batches(connection) for _, username, stored in rows if not keys.opens(stored)
+        username
+        async for rows in api_keys.batches(connection)
+        for _, username, stored in rows
+        if not keys.opens(stored)
     ]
     if problem := _problem(unreadable, keys):
         raise RotationRefused(f"{problem} Nothing was changed.")
@@ -84,12 +72,12 @@ async def _encrypt(
 ) -> Rotation:
     """Encrypt what is not encrypted with the first key, batch by batch."""
     encrypted = already = 0
-    total = await connection.fetchval(_COUNT)
-    async for rows in _batches(connection):
+    total = await api_keys.count(connection)
+    async for rows in api_keys.batches(connection):
         older = [(id_, stored) for id_, _, stored in rows if not keys.is_current(stored)]
         if older:
             ids, stored = zip(*older, strict=True)
-            await connection.execute(_REPLACE, ids, stored, [keys.encrypt(keys.decrypt(text)) for text in stored])
+            await api_keys.replace(connection, ids, stored, [keys.encrypt(keys.decrypt(text)) for text in stored])
         encrypted += len(older)
         already += len(rows) - len(older)
         if progress:
@@ -97,18 +85,11 @@ async def _encrypt(
     return Rotation(encrypted, already)
 
 
-async def _batches(connection: Connection) -> AsyncIterator[list[Any]]:
-    last = -1
-    while rows := await connection.fetch(_NEXT, last, _BATCH):
-        yield rows
-        last = rows[-1]["id"]
-
-
 def _problem(unreadable: list[str], keys: Keyring) -> str | None:
     if not unreadable:
         return None
-    who = ", ".join(unreadable[:_NAMED]) + (", ..." if len(unreadable) > _NAMED else "")
+    names = ", ".join(unreadable[:_NAMED]) + (", ..." if len(unreadable) > _NAMED else "")
     return (
-        f"The API keys of some accounts ({who}) were encrypted with a key that is not in {keys.source}: "
+        f"The API keys of some accounts ({names}) were encrypted with a key that is not in {keys.source}: "
         f"put that key into {SETTING}, or load these accounts once more."
     )

@@ -14,6 +14,7 @@ from callflow_service.intake.applying import Counts, apply_staged, count_changes
 from callflow_service.intake.checking import Conflict, check_staged
 from callflow_service.intake.staging import BATCH, Placed, stage
 from callflow_service.resources.models import Section
+from callflow_service.storage import locks
 from callflow_service.storage.connecting import connected
 from callflow_service.world.errors import WorldError
 from callflow_service.world.parsing import parse_item
@@ -25,7 +26,7 @@ DEMO_FILE: Final = Path(__file__).with_name("demo.yaml")
 
 # Sorting a large file in memory is worth more here than in the service's short statements.
 _TRANSACTION: Final = "SET LOCAL lock_timeout = '10s'; SET LOCAL work_mem = '64MB'"
-_ONE_AT_A_TIME: Final = "SELECT pg_try_advisory_xact_lock(7101301)"
+_ONE_AT_A_TIME: Final = f"SELECT pg_try_advisory_xact_lock({locks.TAKING_IN})"
 
 # The checks found nothing in the way, so what is in the way now came in after them.
 _INTERFERENCE: Final = (
