@@ -11,7 +11,10 @@ COPY pyproject.toml README.md LICENSE ./
 COPY alembic alembic
 COPY src src
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
-    && pip --python /opt/callflow/bin/python install --no-deps dist/*.whl
+    && pip --python /opt/callflow/bin/python install --no-deps dist/*.whl \
+    # What the packages bring along for those who develop them.
+    && find /opt/callflow -type d -name tests -prune -exec rm -r {} + \
+    && find /opt/callflow -type f '(' -name '*.c' -o -name '*.h' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi' ')' -delete
 
 FROM python:3.13-slim
 LABEL org.opencontainers.image.title="callflow-service" \

@@ -11,7 +11,7 @@ LOCKED := $(PIP) --require-hashes --no-deps
 export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-postgresql test-proxy test-calls test-faults bench bench-quick check format lock clean
+.PHONY: help install run test test-postgresql test-proxy test-calls test-image test-faults bench bench-quick check format lock clean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -53,6 +53,9 @@ test-proxy: $(VENV)/developing ## Run the tests behind a real nginx (Debian: ngi
 
 test-calls: $(VENV)/developing ## Place real calls through a real Kamailio (Debian: see README)
 	$(BIN)/pytest -m calls
+
+test-image: $(VENV)/developing ## Build the image and run it, as root (Debian: buildah debootstrap)
+	$(BIN)/pytest -m image
 
 test-faults: $(VENV)/developing ## Break real parts and count, within ten minutes (Debian: see README)
 	$(BIN)/pytest -m faults
