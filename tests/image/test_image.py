@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,11 +61,11 @@ def test_the_packages_are_those_of_the_lock_file(image: Image) -> None:
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    folder = tmp_path_factory.mktemp("cluster")
-    new = new_cluster(folder / "primary")
-    with new.running():
-        yield new
+def cluster() -> Iterator[Cluster]:
+    with tempfile.TemporaryDirectory(prefix="callflow-test-") as folder:
+        empty = new_cluster(Path(folder) / "primary")
+        with empty.running():
+            yield empty
 
 
 async def test_the_image_migrates_serves_and_ends_as_a_user_that_can_write_to_tmp_alone(

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from graphlib import TopologicalSorter
@@ -154,19 +155,16 @@ class Engine:
 
 
 @asynccontextmanager
-async def engine(folder: Path) -> AsyncIterator[Engine]:
-    async with AsyncExitStack() as running:
-        yield Engine(folder, running)
+async def engine() -> AsyncIterator[Engine]:
+    with tempfile.TemporaryDirectory(prefix="callflow-test-") as folder:
+        async with AsyncExitStack() as running:
+            yield Engine(Path(folder), running)
 
 
 @pytest.mark.proxy
-async def test_what_compose_starts_works_in_the_order_in_which_it_is_started(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
-    order = TopologicalSorter(
-        {name: list(service.get("depends_on", ())) for name, service in COMPOSE["services"].items()}
-    )
-    async with engine(tmp_path_factory.mktemp("compose")) as starting:
+async def test_what_compose_starts_works_in_the_order_in_which_it_is_started() -> None:
+    needed = {name: list(service.get("depends_on", ())) for name, service in COMPOSE["services"].items()}
+    async with engine() as starting:
         for name in TopologicalSorter(needed).static_order():
             await starting.start(name)
         assert starting.started == ["postgres", "migrate", "service", "nginx"]
