@@ -73,8 +73,10 @@ def copy_shipped(folder: Path, *, url: str, username: str, password: str, **sett
         (folder / name).write_text(text)
     folder.chmod(0o755)
     (folder / "callflow-http.cfg").chmod(0o640)
+    (folder / "run").mkdir(exist_ok=True)
     if _debians_user():
         shutil.chown(folder / "callflow-http.cfg", "root", "kamailio")
+        shutil.chown(folder / "run", "kamailio", "kamailio")
 
 
 def _replaced(pattern: str, line: str, text: str) -> str:
@@ -115,10 +117,11 @@ async def start_kamailio(
         }
         copy_shipped(folder, **connection, **wanted)
         with log.open("wb") as output:
-            # -DD and -E: it stays in the foreground and writes its log here. The rest is as under the unit.
+            # -DD and -E: it stays in the foreground and writes its log here. The rest is as under the unit, which makes
+            # a runtime directory as well.
             process = await asyncio.create_subprocess_exec(
                 program,
-                *("-DD", "-E", "-f", folder / "kamailio.cfg", "-m", "256", "-M", "8"),
+                *("-DD", "-E", "-f", folder / "kamailio.cfg", "-m", "256", "-M", "8", "-Y", folder / "run"),
                 cwd="/",
                 stdout=output,
                 stderr=output,

@@ -5,7 +5,7 @@ import base64
 import pytest
 import pytest_asyncio
 from listener import Listener
-from programs import Telephony
+from programs import StartTelephony, Telephony
 from telephones import ALICE, Leg
 
 pytestmark = pytest.mark.calls
@@ -44,6 +44,24 @@ async def test_a_question_comes_once_and_with_the_password(telephony: Telephony,
     assert lines[0] == "POST /switch/kamailio HTTP/1.1"
     assert f"Authorization: Basic {base64.b64encode(b'kamailio:kamailio-secret').decode()}" in lines
     assert "Content-Type: application/json" in lines
+
+
+async def test_a_password_with_a_hash_stands_in_quotes(start_telephony: StartTelephony, listener: Listener) -> None:
+    listener.forget()
+    telephony = await start_telephony(listener.url, password='"sharp#secret"')
+
+    call = await telephony.caller.place("reception")
+    assert await call.ends() == 200
+    await call.hang_up()
+
+    (head,) = listener.heads
+    assert f"Authorization: Basic {base64.b64encode(b'kamailio:sharp#secret').decode()}" in head.decode().split("\r\n")
+
+
+async def test_the_log_shows_no_password(telephony: Telephony, listener: Listener) -> None:
+    await asked(telephony, listener)
+
+    assert "kamailio-secret" not in telephony.log.read_text(errors="replace")
 
 
 @pytest.mark.parametrize(
