@@ -1,6 +1,7 @@
 """The shipped switch configurations hold the names that the service knows. No switch is needed here."""
 
 import re
+from base64 import b64encode
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -308,3 +309,181 @@ def test_the_proxies_know_every_action(name: str) -> None:
 
     assert set(re.findall(r'case "([a-z]+)":', text)) | {"none"} == actions
     assert '$avp(callflow_action) == "none"' in text or '$avp(action) != "none"' in text
+
+
+# No OpenSIPS runs in the tests either: it is in no package of Debian's. Each of the following was seen when the file was
+# written, with the same real calls that Kamailio gets in the tests.
+
+
+@pytest.mark.parametrize(
+    ("phones", "state"),
+    [
+        ([["486"]], "busy"),
+        ([["600"]], "busy"),
+        ([["603"]], "busy"),
+        ([["403"]], "busy"),
+        ([["180", "607"]], "busy"),
+        ([["180"]], "no_answer"),
+        ([["183"]], "no_answer"),
+        ([["183", "480"]], "no_answer"),
+        ([["480"]], "no_answer"),
+        ([["180", "408"]], "no_answer"),
+        ([["180", "487"]], "no_answer"),
+        ([["486"], ["180"]], "no_answer"),
+        ([["404"], ["486"]], "busy"),
+        ([["183", "486"]], "busy"),
+        ([[]], "failed"),
+        ([["100"]], "failed"),
+        ([["408"]], "failed"),
+        ([["487"]], "failed"),
+        *(([["180", status]], "failed") for status in ("302", "401", "404", "407", "410", "484", "488", "500", "503")),
+        *(([[status]], "failed") for status in ("604", "606")),
+    ],
+)
+def test_opensips_tells_by_what_each_phone_said_how_a_leg_ended(phones: list[list[str]], state: str) -> None:
+    assert state_in_opensips(phones) == state
+
+
+def test_opensips_takes_a_persons_no_for_a_failure_where_it_is_set_so() -> None:
+    assert {
+        status: state_in_opensips([["180", status]], rejected="failed") for status in ("603", "403", "607", "486")
+    } == {"603": "failed", "403": "failed", "607": "failed", "486": "busy"}
+
+
+def state_in_opensips(phones: list[list[str]], *, rejected: str = "busy") -> str:
+    """What the two routes between a relay and the next question make of a leg, worked through with its replies."""
+    said = opensips("onreply_route[phone]")
+    rings, ends, neither, busy, no = re.findall(r'\$rs =~ "([^"]+)"', said)
+    assert f'if ($rs =~ "{rings}") {{\n\t\t$avp(rang) = $avp(rang) | $var(phone);' in said
+    assert f'if ($rs =~ "{ends}" && !($rs =~ "{neither}")) {{\n\t\t$avp(rang) = $avp(rang) & ~$var(phone);' in said
+    assert f'if ($rs =~ "{busy}" || ($rs =~ "{no}" && $shv(rejected) == "busy")) {{\n\t\t$avp(busy) = 1;' in said
+    rang, is_busy = set(), False
+    for phone, statuses in enumerate(phones):
+        for status in statuses:
+            if re.search(rings, status):
+                rang.add(phone)
+            elif re.search(ends, status) and not re.search(neither, status):
+                rang.discard(phone)
+            if re.search(busy, status) or (re.search(no, status) and rejected == "busy"):
+                is_busy = True
+    states = re.findall(r'(?:if \(\$avp\((\w+)\) [!=]= [01]\) |else )\{\s*\$avp\(state\) = "(\w+)"', failed_leg())
+    holds = {"rang": bool(rang), "busy": is_busy, "": True}
+    return str(next(state for condition, state in states if holds[condition]))
+
+
+def failed_leg() -> str:
+    return opensips("failure_route[failed]")
+
+
+def opensips(route: str) -> str:
+    """A route of the file without its comments."""
+    _, _, rest = code("opensips/opensips.cfg", "#").partition(f"\n{route} {{\n")
+    body, end, _ = rest.partition("\n}\n")
+    assert end
+    return body
+
+
+def test_opensips_goes_on_after_a_6xx_and_ends_with_the_cause_of_the_last_leg() -> None:
+    assert '\nmodparam("tm", "disable_6xx_block", 1)\n' in code("opensips/opensips.cfg", "#")
+    assert re.findall(r'\$avp\(cause\) == "(\d*)"|== "(\w+)"\)|send_reply\((\d+)', opensips("route[end]")) == [
+        ("486", "", ""),
+        ("", "", ""),
+        ("", "busy", ""),
+        ("", "", "486"),
+        ("480", "", ""),
+        ("", "", ""),
+        ("", "no_answer", ""),
+        ("", "", "480"),
+        ("", "", "503"),
+    ]
+
+
+def test_opensips_asks_nobody_after_the_caller_has_gone_or_the_trunk_wants_a_password() -> None:
+    before, _, _ = failed_leg().partition("$avp(state)")
+    assert [" ".join(each.split()) for each in re.findall(r"if \((.*)\) \{\s*exit;", before)] == [
+        "t_was_cancelled()",
+        '$avp(to_number) == 1 && t_check_status("401|407")',
+        '$shv(redirected) == "caller" && t_check_status("3[0-9][0-9]")',
+    ]
+    # A question takes its time: a caller may be gone when its answer comes.
+    for route in ("route[first_answer]", "route[next]"):
+        assert 'if (t_was_cancelled()) {\n\t\tsend_reply(487, "Request Terminated");\n\t\texit;' in opensips(route)
+
+
+def test_opensips_knows_a_call_while_it_asks_and_keeps_no_process_for_the_first_question() -> None:
+    main = opensips("route")
+
+    known, asked = main.index("t_newtran()"), main.index("async(rest_post($shv(service), ")
+    assert main.index("t_check_trans();\n\n") < known < asked
+
+
+def test_opensips_leaves_a_service_alone_that_hangs_and_says_so_in_its_log() -> None:
+    assert "if ($Ts <= $shv(until)) {\n\t\t\treturn(1);" in opensips("route[is_paused]")
+    read = opensips("route[read]")
+    assert "if ($avp(rc) == -2 || $avp(rc) == -3) {\n\t\t$shv(timeouts) = $shv(timeouts) + 1;" in read
+    assert "asking one call in three seconds" in read
+    assert "asking every call" in read
+
+
+def test_opensips_takes_for_an_answer_what_has_an_action_and_a_route_and_nothing_else() -> None:
+    read = opensips("route[read]")
+
+    assert "if ($avp(rc) < 0 || $avp(status) != 200) {" in read
+    assert read.index('$avp(action) = "none";') < read.index("$avp(rc)")
+    cases, _, known = read.partition("$avp(action) = $var(action);")
+    assert known
+    assert re.search(r"default:\s*xlog\(.*\);\s*return;", cases)
+    # In the middle of a call "none" is its end.
+    assert re.search(r'default:\s*\$avp\(cause\) = "";\s*route\(end\);', opensips("route[follow]"))
+
+
+def test_opensips_leaves_the_password_out_of_the_address_which_it_logs() -> None:
+    text = code("opensips/opensips.cfg", "#")
+
+    assert dict(re.findall(r'"shvset", "(\w+)=s:([^"]*)"', text)) == {
+        "service": "http://127.0.0.1:8000/switch/kamailio",
+        "login": b64encode(b"switch:switch-secret").decode(),
+        "phones": "127.0.0.0/8",
+        "trunk": "127.0.0.1:5080",
+        "voicemail": "sip:127.0.0.1:5090",
+        "rejected": "busy",
+        "redirected": "failed",
+    }
+    assert re.findall(r".*shv\(login\).*", text) == ['\trest_append_hf("Authorization: Basic $shv(login)");']
+
+
+def test_opensips_tells_all_lines_of_a_header_however_long() -> None:
+    text = code("opensips/opensips.cfg", "#")
+
+    assert "[*]" not in text
+    for name in ("Privacy", "Diversion", "History-Info"):
+        assert f"while ($(hdr({name})[$var(i)]) != NULL)" in text
+
+
+def test_opensips_changes_what_a_leg_shows_on_diverted_legs_and_on_them_alone() -> None:
+    text = code("opensips/opensips.cfg", "#")
+    leg = opensips("branch_route[leg]")
+
+    untouched, _, diverted = leg.partition("return;")
+    assert " ".join(untouched.split()) == '$avp(branches) = $avp(branches) + 1; if ($avp(reason) == "") {'
+    assert set(re.findall(r'remove_hf\("([\w-]+)"\)', diverted)) == set(
+        re.findall(r'remove_hf\("([\w-]+)"\)', text)
+    ) - {"Route"}
+    # What the called side could decode out of Record-Route is kept in memory instead.
+    assert '\nmodparam("uac", "force_dialog", 1)\n' in text
+    within = opensips("route[within_call]")
+    assert 'uac_replace_from($dlg_val(shown), "")' in within
+    assert 'uac_replace_to($dlg_val(came), "")' in within
+
+
+def test_opensips_sends_a_call_to_the_trunk_without_the_port_or_the_routes_of_its_caller() -> None:
+    assert '$ru = "sip:" + $rU + "@" + $shv(trunk);' in opensips("route[to_trunk]")
+    main = opensips("route")
+    assert main.index('remove_hf("Route")') < main.index("t_newtran()")
+    assert main.index('send_reply(484, "Address Incomplete")') < main.index('send_reply(403, "Not relaying")')
+
+
+def test_opensips_opens_the_mailbox_of_the_device_whose_flow_said_voicemail() -> None:
+    voicemail = opensips("route[voicemail]")
+
+    assert voicemail.index("$var(mailbox) = $json(answer/mailbox);") < voicemail.index("$var(mailbox) = $oU;")
