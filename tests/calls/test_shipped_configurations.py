@@ -311,8 +311,8 @@ def test_the_proxies_know_every_action(name: str) -> None:
     assert '$avp(callflow_action) == "none"' in text or '$avp(action) != "none"' in text
 
 
-# No OpenSIPS runs in the tests either: it is in no package of Debian's. Each of the following was seen when the file was
-# written, with the same real calls that Kamailio gets in the tests.
+# No OpenSIPS runs in the tests either: it is in no package of Debian's. Each of the following was seen when the file
+# was written, with the real calls that Kamailio gets in the tests.
 
 
 @pytest.mark.parametrize(
