@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from callflow_service.components import Components, build_components
+from callflow_service.explorer.face import explorer_face
 from callflow_service.mor.face import MorFace
 from callflow_service.settings import Settings
 from callflow_service.switch.face import SwitchFace
@@ -15,7 +16,7 @@ from callflow_service.web.faces import Face, Faces
 from callflow_service.web.fast_lane import FastLane
 from callflow_service.web.health import health_router, metrics_router
 from callflow_service.web.middleware import EachRequest, FromProxies
-from callflow_service.web.openapi import EXPLORER, application
+from callflow_service.web.openapi import application
 from callflow_service.web.overload import Refusal
 
 MakeFaces = Callable[[Settings, Components], Iterable[Face]]
@@ -25,7 +26,8 @@ def all_faces(settings: Settings, parts: Components) -> Iterable[Face]:
     """The faces of the service, one line for each."""
     yield MorFace(parts.call_flows, settings.allow_get, settings.error_envelope).face()
     yield SwitchFace(parts.calls, settings.switch_timeout_ms).face()
-    yield EXPLORER
+    if settings.docs_enabled:
+        yield explorer_face()
 
 
 def create_app(settings: Settings, make_faces: MakeFaces = all_faces) -> ASGIApp:

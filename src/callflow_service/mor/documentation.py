@@ -6,7 +6,9 @@ from typing import Any, Final
 from callflow_service.domain.access import OwnedDevice
 from callflow_service.domain.callflow import Action, Device, Forward, FromDevice, State
 from callflow_service.domain.changing import Change, DeviceCallFlow
+from callflow_service.domain.signature import GET_ORDER, UPDATE_ORDER
 from callflow_service.mor.pages import error_page, get_page, update_page
+from callflow_service.mor.parameters import ALIASES
 
 Schema = dict[str, Any]
 
@@ -52,12 +54,15 @@ class Call:
     summary: str
     description: str
     fields: tuple[Field, ...]
+    signed: tuple[str, ...]
     success: bytes
     errors: tuple[str, ...]
 
     def describe(self, method: str) -> dict[str, Any]:
         """What FastAPI is told of the route: for POST a body as form or JSON, for GET the query."""
-        extra: Schema = {}
+        aliases = {alias: name for alias, name in ALIASES.items() if name in self.signed}
+        # By it the explorer signs, so that the order stands in the domain alone.
+        extra: Schema = {"x-signature": {"order": self.signed, "aliases": aliases}}
         if method == "GET":
             extra["parameters"] = [
                 {"name": field.name, "in": "query", "required": field.required}
@@ -166,6 +171,7 @@ UPDATE: Final = Call(
         Field("did_id", "Show this DID, which must be assigned to the device", _ID, None),
         Field("custom", "Show this text", {"type": "string", "maxLength": 255}, None),
     ),
+    signed=UPDATE_ORDER,
     success=update_page(Change(_DEVICE, State.BEFORE_CALL, Forward(Device(5, "IAX2", "101"), FromDevice()))),
     errors=(
         *_COMMON_ERRORS,
@@ -191,6 +197,7 @@ GET: Final = Call(
         Field(*_SIGNATURE, "71516eea4850f7e0300ac86adf9fb64bca845aa7"),
         Field("device_id", "Device that is asked about", _ID, "100", required=True),
     ),
+    signed=GET_ORDER,
     success=get_page(DeviceCallFlow(OwnedDevice(Device(100, "SIP", "101"), 20, "Test User #1", 1, 60), {})),
     errors=(*_COMMON_ERRORS, "User was not found", *_LATER_ERRORS),
 )

@@ -11,9 +11,3 @@ SECURITY_HEADERS: Final[Headers] = (
     (b"cache-control", b"no-store"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 )
-
-# The explorer's page has a script and styles within it, and pictures in its styles.
-EXPLORER_HEADERS: Final[Headers] = (
-    *SECURITY_HEADERS[:3],
-    (b"content-security-policy", b"default-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'"),
-)

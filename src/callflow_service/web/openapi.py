@@ -9,20 +9,18 @@ from starlette.types import Lifespan
 from callflow_service import __version__
 from callflow_service.web.faces import Face, Faces, Handler
 from callflow_service.web.failures import FAILURES, answer_failure
-from callflow_service.web.headers import EXPLORER_HEADERS
 from callflow_service.web.request import BodyLimit
 
 if TYPE_CHECKING:
     from callflow_service.watching.tracing import Tracing
-
-EXPLORER: Final = Face(name="explorer", prefixes=("/docs", "/static-offline-docs"), headers=EXPLORER_HEADERS)
 
 _DESCRIPTION: Final = """\
 Change what a device does with a call, through the HTTP call that MOR's clients make already.
 
 The flow is in force on the next call: FreeSWITCH, Asterisk, Kamailio and OpenSIPS ask here where a call goes.
 
-Every MOR call is signed; `callflow-service sign` prints the signed string, the hash and the whole request.
+Every MOR call is signed. The explorer signs with the username and the API key given at its top; `callflow-service sign`
+prints the signed string, the hash and the whole request.
 """
 
 
@@ -35,8 +33,8 @@ def application(faces: Faces, *, has_docs: bool, lifespan: "Lifespan[FastAPI]", 
         lifespan=lifespan,
         redirect_slashes=False,
         openapi_url="/openapi.json" if has_docs else None,
-        docs_url="/docs" if has_docs else None,
-        # ReDoc asks for its logo elsewhere, whatever it is served from.
+        # The explorer has its own page, and takes Swagger UI itself from what FastAPIOffline serves.
+        docs_url=None,
         redoc_url=None,
         telemetry={
             "tracing": tracing is not None,

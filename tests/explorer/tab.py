@@ -1,0 +1,73 @@
+"""A browser's tab with the explorer in it, and what a hand does there."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from playwright.async_api import Locator, Page, Request
+
+OpenExplorer = Callable[..., Awaitable["Explorer"]]
+
+NAME = "callflow.test"
+"""A name of this machine that is not "localhost": what a browser gets from it by plain HTTP is no secure context."""
+
+
+@dataclass
+class Explorer:
+    """The explorer in a tab of its own, and everything that the tab asked for."""
+
+    page: Page
+    requests: list[Request] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+
+    async def log_in(self, username: str, key: str) -> None:
+        await self.page.get_by_label("Username").fill(username)
+        await self.page.get_by_label("API key", exact=True).fill(key)
+
+    async def try_out(self, operation: str, media_type: str | None = None) -> "Operation":
+        """Open an operation, by its tag and id."""
+        shown = self.page.locator(f"#operations-{operation}")
+        await shown.locator(".opblock-summary-control").click()
+        await shown.get_by_role("button", name="Try it out").click()
+        if media_type:
+            await shown.get_by_label("Request content type").select_option(media_type)
+        return Operation(shown)
+
+
+@dataclass
+class Operation:
+    """One operation that is being tried out."""
+
+    shown: Locator
+
+    async def fill(self, **values: str) -> None:
+        for name, value in values.items():
+            row = self.shown.locator(f'[data-property-name="{name}"], [data-param-name="{name}"]')
+            choice = row.locator("select")
+            if await choice.count():
+                await choice.select_option(value)
+            else:
+                await row.locator("input:not([type=checkbox])").fill(value)
+
+    async def fill_body(self, text: str) -> None:
+        await self.shown.locator("textarea").fill(text)
+
+    async def execute(self) -> None:
+        """Send the call, and wait until its answer is shown."""
+        async with self.shown.page.expect_response(lambda response: "/docs" not in response.url):
+            await self.shown.get_by_role("button", name="Execute").click()
+        await self.shown.locator(".live-responses-table").wait_for(state="attached")
+
+    async def answer(self) -> str:
+        return await self.shown.get_by_label("Answer", exact=True).inner_text()
+
+    async def signature(self) -> tuple[str, str]:
+        """The signed string and the hash."""
+        string, digest = await self.shown.locator(".signed dd code").all_inner_texts()
+        return string, digest
+
+    async def snippet(self, language: str) -> str:
+        await self.shown.get_by_role("button", name=language, exact=True).click()
+        return await self.shown.get_by_label(f"The same call in {language}", exact=True).inner_text()
+
+    async def refusal(self) -> str:
+        return await self.shown.get_by_role("alert").inner_text()
