@@ -31,12 +31,7 @@ async def open_explorer(chromium: Browser) -> AsyncIterator[OpenExplorer]:
         explorer = Explorer(await context.new_page())
         opened.append(explorer)
         explorer.page.set_default_timeout(30_000)
-        explorer.page.on("request", explorer.requests.append)
-        explorer.page.on("pageerror", lambda error: explorer.complaints.append(str(error)))
-        explorer.page.on(
-            "console",
-            lambda message: explorer.complaints.append(message.text) if message.type in {"error", "warning"} else None,
-        )
+        explorer.watch()
         await explorer.page.goto(f"http://{host}:{service.base_url.port}/")
         await explorer.page.locator(".opblock").first.wait_for()
         assert re.fullmatch(rf"http://{host}:\d+/docs", explorer.page.url)

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from playwright.async_api import Locator, Page, Request
+from playwright.async_api import ConsoleMessage, Locator, Page, Request
 
 OpenExplorer = Callable[..., Awaitable["Explorer"]]
 
@@ -18,6 +18,16 @@ class Explorer:
     page: Page
     requests: list[Request] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
+
+    def watch(self) -> None:
+        """Note the requests from now on, and what the browser complains about."""
+        self.page.on("request", lambda request: self.requests.append(request))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("console", self._note)
+
+    def _note(self, message: ConsoleMessage) -> None:
+        if message.type in {"error", "warning"}:
+            self.complaints.append(message.text)
 
     async def log_in(self, username: str, key: str) -> None:
         await self.page.get_by_label("Username").fill(username)
