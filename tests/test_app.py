@@ -102,7 +102,7 @@ async def waits_for_a_lock(database: asyncpg.Connection) -> bool:
 
 
 async def test_what_is_none_of_the_calls_is_not_found_in_json(demo_service: httpx.AsyncClient) -> None:
-    for path in ("/", "/nothing", "/billing", "/apix/device_callflow_get"):
+    for path in ("/nothing", "/billing", "/apix/device_callflow_get"):
         response = await demo_service.get(path)
         assert (response.status_code, response.json()) == (404, {"detail": "Not Found"})
 
@@ -235,9 +235,11 @@ async def test_every_answer_tells_browsers_to_do_nothing_with_it(demo_service: h
 
 async def test_the_explorer_may_run_its_own_scripts_alone(demo_service: httpx.AsyncClient) -> None:
     headers = (await demo_service.get("/docs")).headers
-    own = {
-        "content-security-policy": "default-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'"
-    }
+    policy = (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    own = {"content-security-policy": policy}
     expected = {name: value for name, value in SECURITY.items() if name != "cache-control"} | own
     assert {name: headers[name] for name in expected} == expected
 

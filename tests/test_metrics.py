@@ -216,7 +216,7 @@ async def test_metrics_can_be_closed(start_service: StartService, demo_url: Secr
 async def test_the_explorer_and_its_document_can_be_closed(start_service: StartService, demo_url: SecretStr) -> None:
     service = await start_service(demo_url, docs_enabled=False)
     for path in (
-        *("/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"),
+        *("/", "/docs", "/docs/explorer.js", "/redoc", "/openapi.json"),
         "/static-offline-docs/swagger-ui-bundle.js",
     ):
         response = await service.get(path)

@@ -22,7 +22,7 @@ from callflow_service.components import Components
 from callflow_service.settings import Settings
 from callflow_service.watching.logs import JsonLines
 from callflow_service.web.faces import Face
-from mor_requests import ADMIN_KEY, GET, StartService, got, sha1_hex, updated
+from mor_requests import ADMIN_KEY, GET, StartService, got, refused, sha1_hex, updated
 
 pytestmark = [pytest.mark.explorer, pytest.mark.usefixtures("untouched")]
 
@@ -250,6 +250,14 @@ async def test_calls_that_are_not_mors_are_left_alone(
     assert await response.json() == {"token": "t0ken", "body": {"device_id": "4"}, "query": ""}
     assert await operation.shown.locator(".signed").count() == 0
     assert await operation.shown.locator(".live-responses-table").is_visible()
+
+
+async def test_the_documented_answers_are_shown(explorer: Explorer) -> None:
+    operation = await explorer.try_out("MOR-device_callflow_update")
+    answer = operation.shown.locator('[data-code="200"]')
+    assert (await answer.locator("pre").inner_text()).strip() == updated()[2].strip()
+    await answer.locator(".examples-select select").select_option("Incorrect hash")
+    assert (await answer.locator("pre").inner_text()).strip() == refused("Incorrect hash")[2].strip()
 
 
 async def test_the_sha1_is_sha1(explorer: Explorer) -> None:

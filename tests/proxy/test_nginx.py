@@ -242,12 +242,17 @@ async def test_a_request_without_an_id_has_the_same_one_in_both_logs(proxy: Prox
     assert (await proxy.line(answer.headers["x-request-id"]))["status"] == "200"
 
 
-@pytest.mark.parametrize("path", ["/docs", "/openapi.json", "/health/live", "/health/ready"])
+@pytest.mark.parametrize("path", ["/docs", "/docs/explorer.js", "/openapi.json", "/health/live", "/health/ready"])
 async def test_the_explorer_and_the_health_are_passed_on(
     proxy: Proxy, trusting_service: httpx.AsyncClient, path: str
 ) -> None:
     through, direct = await proxy.http.get(path), await trusting_service.get(path)
     assert (through.status_code, through.content) == (200, direct.content)
+
+
+async def test_the_first_page_leads_to_the_explorer(proxy: Proxy) -> None:
+    answer = await proxy.http.get("/")
+    assert (answer.status_code, answer.headers["location"]) == (307, "/docs")
 
 
 async def test_the_explorers_scripts_are_passed_on_whole(proxy: Proxy, trusting_service: httpx.AsyncClient) -> None:
@@ -256,7 +261,9 @@ async def test_the_explorers_scripts_are_passed_on_whole(proxy: Proxy, trusting_
     assert (through.status_code, through.content) == (200, direct.content)
 
 
-@pytest.mark.parametrize("path", ["/", "/metrics", "/billing", "/billing/apis", "/docs/x", "/health", "/switch"])
+@pytest.mark.parametrize(
+    "path", ["/metrics", "/billing", "/billing/apis", "/docs/x", "/docs/x/y.js", "/health", "/switch"]
+)
 async def test_everything_else_is_not_found_and_does_not_reach_the_service(proxy: Proxy, path: str) -> None:
     answer, line = await proxy.send("GET", path)
     assert (answer.status_code, line["path"], line["upstream"]) == (404, path, "")

@@ -67,7 +67,7 @@ function likelyReason(status, error, call) {
   }
 }
 
-/** A plugin for Swagger UI: shows a MOR call's signed string, answer and snippets above its own details. */
+/** A plugin for Swagger UI: shows a MOR call's signed string, answer and snippets above its own details, and XML examples. */
 function showSigned({ React }) {
   const h = React.createElement;
 
@@ -124,7 +124,9 @@ function showSigned({ React }) {
       h(Signed, { call, response }),
       h("details", { className: "details" }, h("summary", null, "Status, headers and request as Swagger UI shows them"), h(Original, props)));
   };
-  return { wrapComponents: { liveResponse } };
+  // Swagger UI would make an XML example of its own, and cannot show one that is given.
+  const getXmlSampleSchema = (_schema, _config, example) => example ?? null;
+  return { wrapComponents: { liveResponse }, fn: { jsonSchema202012: { getXmlSampleSchema } } };
 }
 
 function followColours(dark) {

@@ -25,9 +25,15 @@ export function sign(request, rule, { username, key }) {
     told.hash = call.values.hash = sha1(told.signedString + key);
     write(request, call);
   }
-  // An empty value is as good as none, so it would only be in the way.
-  const values = Object.fromEntries(Object.entries(call.values).filter(([, value]) => value !== ""));
-  return { ...told, url: new URL(request.url, location.href).href, values };
+  return { ...told, url: new URL(request.url, location.href).href, values: legible(call.values, rule) };
+}
+
+/** The values in the document's order, without the empty ones, which are as good as none. */
+function legible({ hash, ...values }, { order }) {
+  const places = ["u", "p", ...order];
+  const place = ([name]) => (places.includes(name) ? places.indexOf(name) : places.length);
+  const sorted = Object.entries(values).sort((one, other) => place(one) - place(other));
+  return Object.fromEntries([...sorted, ["hash", hash]].filter(([, value]) => value !== "" && value !== undefined));
 }
 
 /** The names and values that are signed: those that were sent and are not empty. */
