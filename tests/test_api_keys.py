@@ -22,7 +22,7 @@ from clusters import until
 from encryption import KEY, KEYS
 from mor_requests import GET, UPDATE, StartService, answer, get, got, refused, update, updated
 from own_demo import OwnDemo
-from test_cli import run
+from program import run
 
 FILE = "encryption.key"
 DEMO_KEYS = {

@@ -1,10 +1,8 @@
 """The command line, run as a program."""
 
-import os
 import re
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,23 +10,10 @@ from pathlib import Path
 import httpx
 from pydantic import SecretStr
 
-from encryption import KEY
 from mor_requests import ADMIN_KEY, GET, UPDATE, get, got, sha1_hex, update
+from program import PROGRAM, environment, run
 
-PROGRAM = [sys.executable, "-m", "callflow_service.cli"]
 DEAD = SecretStr("postgresql://postgres:canary@127.0.0.1:1/callflow")
-
-
-def environment(url: SecretStr | None, settings: dict[str, str]) -> dict[str, str]:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("CALLFLOW_")}
-    ours = {"CALLFLOW_ENCRYPTION_KEYS": KEY.get_secret_value(), "CALLFLOW_DRAIN_SECONDS": "0"}
-    return inherited | ours | ({"CALLFLOW_DATABASE_URL": url.get_secret_value()} if url else {}) | settings
-
-
-def run(*arguments: str, url: SecretStr | None = None, **settings: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*PROGRAM, *arguments], env=environment(url, settings), capture_output=True, text=True, timeout=60, check=False
-    )
 
 
 def test_sign_prints_the_signed_string_the_hash_and_the_request() -> None:

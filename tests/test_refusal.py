@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from callflow_service.web.headers import SECURITY_HEADERS
 from mor_requests import GET, get, got, refused
 from postgresql import asyncpg_url
-from test_serving import HERE, Served, read_answer, request, served
+from running import HERE, Served, read_answer, request, served
 
 ASKED = request(GET, get(), "X-Request-ID: mine")
 UNAVAILABLE = refused("Service is temporarily unavailable", 503)

@@ -13,7 +13,7 @@ import pytest
 
 from clusters import free_port
 
-SHIPPED = Path(__file__).parents[1] / "deploy" / "nginx"
+SHIPPED = Path(__file__).parents[2] / "deploy" / "nginx"
 HERE = "127.0.0.1"
 
 _SERVER = re.compile(r"server 127\.0\.0\.1:8000( [^;]*)?;")

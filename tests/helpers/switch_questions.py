@@ -47,7 +47,7 @@ NONE = dict.fromkeys(NAMES, "") | {"action": "none"}
 """The flat answer where there is nothing to say: carry on."""
 
 FREESWITCH_REQUEST = dict(
-    parse_qsl((Path(__file__).parent / "switch" / "freeswitch_request.txt").read_text(), keep_blank_values=True)
+    parse_qsl((Path(__file__).parents[1] / "switch" / "freeswitch_request.txt").read_text(), keep_blank_values=True)
 )
 """A dialplan request as FreeSWITCH sent it, every variable of it."""
 
