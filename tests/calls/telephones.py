@@ -139,6 +139,7 @@ class Reaction(Enum):
     UNAVAILABLE = (480,)
     UNKNOWN = (404,)
     OUT_OF_SERVICE = (503,)
+    FAILS_LATE = (100, 0.5, 503)
     GIVES_UP = (180, 0.1, 408)
     TIMES_OUT = (408,)
     MOVED = (302,)

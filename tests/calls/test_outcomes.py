@@ -96,6 +96,20 @@ async def test_the_caller_hears_of_the_last_leg(
     assert [leg.called for leg in telephony.far_end.legs] == ["reception", "sales"]
 
 
+@pytest.mark.parametrize("last_words", [486, 603, 480, 487])
+async def test_what_a_phone_says_when_its_time_is_over_is_no_word_about_the_next(
+    telephony: Telephony, set_flow: SetFlow, last_words: int
+) -> None:
+    await set_flow("reception", "no_answer", forward_to_device="502")
+    telephony.far_end.cancelled_with = last_words
+    telephony.far_end.reactions |= {"reception": Reaction.RINGS, "sales": Reaction.FAILS_LATE}
+
+    call = await telephony.caller.place("reception")
+
+    assert await call.ends() == 503
+    assert [leg.called for leg in telephony.far_end.legs] == ["reception", "sales"]
+
+
 async def test_a_phones_redirection_is_not_followed_and_the_caller_learns_nothing_of_it(
     telephony: Telephony, set_flow: SetFlow
 ) -> None:
