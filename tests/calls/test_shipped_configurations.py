@@ -366,8 +366,8 @@ def state_in_opensips(phones: list[list[str]], *, rejected: str = "busy") -> str
                 rang.discard(phone)
             if re.search(busy, status) or (re.search(no, status) and rejected == "busy"):
                 is_busy = True
-    states = re.findall(r'(?:if \(\$avp\((\w+)\) [!=]= [01]\) |else )\{\s*\$avp\(state\) = "(\w+)"', failed_leg())
-    holds = {"rang": bool(rang), "busy": is_busy, "": True}
+    states = re.findall(r'(?:if \((\$avp.*)\) |else )\{\s*\$avp\(state\) = "(\w+)"', failed_leg())
+    holds = {"$avp(rang) != 0": bool(rang), "$avp(busy) == 1": is_busy, "": True}
     return str(next(state for condition, state in states if holds[condition]))
 
 
