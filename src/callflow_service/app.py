@@ -6,6 +6,8 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
+from callflow_service.api.dependencies import House
+from callflow_service.api.face import api_face
 from callflow_service.components import Components, build_components
 from callflow_service.explorer.face import explorer_face
 from callflow_service.mor.face import MorFace
@@ -28,6 +30,9 @@ def all_faces(settings: Settings, parts: Components) -> Iterable[Face]:
     yield SwitchFace(parts.calls, settings.switch_timeout_ms).face()
     if settings.docs_enabled:
         yield explorer_face()
+    yield api_face(
+        House(parts.transactions, parts.guesses, parts.keys, settings.api_enabled, settings.require_if_match)
+    )
 
 
 def create_app(settings: Settings, make_faces: MakeFaces = all_faces) -> ASGIApp:

@@ -36,6 +36,7 @@ class Components:
     reading: Database | ReplicaFirst
     transactions: Transactions
     guesses: Guesses
+    keys: Keyring
     call_flows: CallFlows
     calls: Calls
     tracing: "Tracing | None"
@@ -72,11 +73,13 @@ def build_components(settings: Settings) -> Components:
     )
     reading = _reading(settings, database)
     guesses = Guesses(settings.guess_limit, settings.address_guess_limit, settings.redis_url)
+    keys = Keyring(settings.encryption_keys, settings.data_dir)
     return Components(
         database=database,
         reading=reading,
         transactions=Transactions(settings.database_url, size=_TRANSACTIONS, timeout_ms=settings.database_timeout_ms),
         guesses=guesses,
+        keys=keys,
         call_flows=CallFlows(
             database,
             Admission(
@@ -84,7 +87,7 @@ def build_components(settings: Settings) -> Components:
                 settings.hash_policy,
                 guesses,
                 Passwords(guesses.refuse_known),
-                Keyring(settings.encryption_keys, settings.data_dir),
+                keys,
             ),
         ),
         calls=Calls(

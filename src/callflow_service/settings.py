@@ -76,6 +76,7 @@ class Settings(BaseSettings):
         description="How often one address may be wrong about all accounts together, and about all switch users",
     )
     api_enabled: bool = Field(True, description="Whether the MOR calls are served at all")  # noqa: FBT003 - a field's default
+    require_if_match: bool = Field(False, description="Whether changes by the JSON API must send `If-Match`")  # noqa: FBT003 - a field's default
     allow_get: bool = Field(False, description="Whether the MOR calls may come by GET")  # noqa: FBT003 - a field's default
     hash_policy: HashPolicy = Field(
         HashPolicy.STRICT,

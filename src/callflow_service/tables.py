@@ -12,6 +12,7 @@ from sqlalchemy import (
     ForeignKeyConstraint,
     Identity,
     Index,
+    LargeBinary,
     MetaData,
     Text,
     UniqueConstraint,
@@ -69,7 +70,7 @@ class DeviceRow(SQLModel, table=True):
         ForeignKeyConstraint(["owner_id"], ["account.id"]),
         CheckConstraint("id >= 0", name="id"),
         CheckConstraint("ring_seconds BETWEEN 1 AND 3600", name="ring_seconds"),
-        Index(None, "owner_id"),
+        Index(None, "owner_id", "id"),
         Index(None, "name"),
     )
 
@@ -146,27 +147,82 @@ class CallFlowRow(SQLModel, table=True):
 
 
 class CallFlowHistoryRow(SQLModel, table=True):
-    """One change of one state: who, through which face, from where, when, before and after.
+    """One change of one thing: by which account, through which face, from where, when, before and after.
 
-    It has no foreign keys: history outlives the device and the account it speaks of.
+    `kind` is `callflow` for a state of a device, else the table's name; `resource` is the key of the row in it. It has
+    no foreign keys: history outlives the device and the account it speaks of. No secret ever stands in it.
     """
 
     __tablename__: ClassVar[str] = "callflow_history"
-    __table_args__ = (Index(None, "device_id", "id"),)
+    __table_args__ = (
+        CheckConstraint(
+            "kind <> 'callflow' OR num_nonnulls(device_id, state, priority, after) = 4", name="callflow_is_whole"
+        ),
+        CheckConstraint("kind = 'callflow' OR resource IS NOT NULL", name="resource"),
+        CheckConstraint("num_nonnulls(before, after) > 0", name="something_changed"),
+        Index(None, "device_id", "id"),
+        Index(None, "account_id", "id"),
+    )
 
     id: int = Field(sa_column=Column(BigInteger, Identity(always=True), primary_key=True))
     changed_at: datetime = Field(
         sa_column=Column(DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp())
     )
-    account_id: int = Field(sa_type=BigInteger)
+    kind: str = Field(sa_type=Text, sa_column_kwargs={"server_default": "callflow"})
+    resource: str | None = Field(sa_type=Text)
+    undoes: int | None = Field(sa_type=BigInteger)
+    account_id: int | None = Field(sa_type=BigInteger)
     face: str = Field(sa_type=Text)
     address: IPv4Address | IPv6Address | None = Field(sa_column=Column(INET))
     request_id: str = Field(sa_type=Text)
-    device_id: int = Field(sa_type=BigInteger)
-    state: str = Field(sa_type=Text)
-    priority: int
+    device_id: int | None = Field(sa_type=BigInteger)
+    state: str | None = Field(sa_type=Text)
+    priority: int | None
     before: dict[str, Any] | None = Field(sa_column=Column(JSONB))
-    after: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False))
+    after: dict[str, Any] | None = Field(sa_column=Column(JSONB))
+
+
+class TokenRow(SQLModel, table=True):
+    """A token of the JSON API. It is random, so a fast hash of it is stored, and it is shown once."""
+
+    __tablename__: ClassVar[str] = "token"
+    __table_args__ = (
+        ForeignKeyConstraint(["account_id"], ["account.id"], ondelete="CASCADE"),
+        UniqueConstraint("token_hash"),
+        CheckConstraint("scope IN ('read', 'write')", name="scope"),
+        Index(None, "account_id"),
+    )
+
+    id: int | None = Field(default=None, sa_column=Column(BigInteger, Identity(always=True), primary_key=True))
+    account_id: int = Field(sa_type=BigInteger)
+    name: str = Field(sa_type=Text)
+    scope: str = Field(sa_type=Text)
+    token_hash: bytes = Field(sa_type=LargeBinary)
+    created_at: datetime = Field(
+        default=None, sa_column=Column(DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp())
+    )
+    expires_at: datetime | None = Field(sa_column=Column(DateTime(timezone=True)))
+    last_used_at: datetime | None = Field(default=None, sa_column=Column(DateTime(timezone=True)))
+
+
+class IdempotencyRow(SQLModel, table=True):
+    """The first answer to a POST with an `Idempotency-Key`; `status` is missing while the first is still in work."""
+
+    __tablename__: ClassVar[str] = "idempotency"
+    __table_args__ = (
+        ForeignKeyConstraint(["account_id"], ["account.id"], ondelete="CASCADE"),
+        Index(None, "created_at"),
+    )
+
+    account_id: int = Field(sa_type=BigInteger, primary_key=True)
+    key: str = Field(sa_type=Text, primary_key=True)
+    request_hash: bytes = Field(sa_type=LargeBinary)
+    status: int | None
+    headers: dict[str, Any] | None = Field(sa_column=Column(JSONB))
+    body: bytes | None = Field(sa_type=LargeBinary)
+    created_at: datetime = Field(
+        default=None, sa_column=Column(DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp())
+    )
 
 
 class SwitchUserRow(SQLModel, table=True):

@@ -33,6 +33,7 @@ class Guessed(StrEnum):
 
     ACCOUNT = "account"
     SWITCH_USER = "switch_user"
+    TOKEN = "token"  # noqa: S105 - a kind of secret, not one
 
 
 def guesser(guessed: Guessed, name: str, address: IPv4Address | IPv6Address | None) -> Guesser:

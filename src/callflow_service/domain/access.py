@@ -199,6 +199,19 @@ def check_role(account: Account) -> None:
         raise NotAuthorised
 
 
+def may_change(account: Account, owner_id: int, owners_owner_id: int | None) -> bool:
+    """Whether an account, or what belongs to it, is another's to change: an admin's, or the reseller's above it.
+
+    Args:
+        account: The account that wants to change something.
+        owner_id: The account that is changed, or that the thing belongs to.
+        owners_owner_id: The owner of that account.
+    """
+    if account.role is Role.RESELLER:
+        return account.pbx_addon and owners_owner_id == account.id and owner_id != account.id
+    return account.role is Role.ADMIN
+
+
 def may_use(account: Account, device: OwnedDevice) -> bool:
     """Whether a device is the account's, to change or to forward to."""
     match account.role:

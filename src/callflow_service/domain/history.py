@@ -9,6 +9,7 @@ class Face(StrEnum):
     """Where a change came in."""
 
     MOR = "mor"
+    JSON = "json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +22,9 @@ class Sender:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The account that makes a change, and where from."""
+    """The account that makes a change, and where from; `undoes` is the history entry that the change takes back."""
 
     account_id: int
     face: Face
     sender: Sender
+    undoes: int | None = None

@@ -89,8 +89,10 @@ _SAVE: Final = """WITH saved AS (
     WHERE set_config('callflow.before', to_jsonb(callflow)::text, true) IS NOT NULL
     RETURNING nullif(current_setting('callflow.before'), '')::jsonb AS before, to_jsonb(callflow) AS after
 )
-INSERT INTO callflow_history (account_id, face, address, request_id, device_id, state, priority, before, after)
-SELECT $9, $10, $11, $12, $1, $2, 1, before, after FROM saved"""
+INSERT INTO callflow_history
+    (account_id, face, address, request_id, undoes, device_id, state, priority, before, after)
+SELECT $9, $10, $11, $12, $13, $1, $2, 1, before, after FROM saved
+RETURNING id"""
 
 
 async def load_facts(connection: Connection, username: str | None, wanted: WantedChange) -> ChangeFacts:
@@ -116,8 +118,8 @@ async def load_flows(
     return facts, {State(row[17]): call_flow(row[18:]) for row in rows if row[17] is not None}
 
 
-async def save(connection: Connection, change: Change, origin: Origin) -> None:
-    """Store a call flow and its history, in one statement.
+async def save(connection: Connection, change: Change, origin: Origin) -> int:
+    """Store a call flow and its history, in one statement; the id of the history entry.
 
     Raises:
         ChangeRefused: What the call flow names vanished since the facts were loaded; nothing was stored.
@@ -145,12 +147,13 @@ async def save(connection: Connection, change: Change, origin: Origin) -> None:
             assert_never(flow)
     parameters = (
         *(change.device.device.id, change.state, action, target_device_id, target_number, *caller_id),
-        *(origin.account_id, origin.face, origin.sender.address, origin.sender.request_id),
+        *(origin.account_id, origin.face, origin.sender.address, origin.sender.request_id, origin.undoes),
     )
     try:
-        await connection.fetch(_SAVE, *parameters)
+        ((history_id,),) = await connection.fetch(_SAVE, *parameters)
     except IntegrityConstraintViolationError as error:
         _raise_vanished(error, flow)
+    return int(history_id)
 
 
 def call_flow(columns: tuple[Any, ...]) -> CallFlow:

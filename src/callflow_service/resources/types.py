@@ -58,8 +58,11 @@ class _Text:
 
 def _whole_number(least: int, most: int) -> BeforeValidator:
     def read(text: object) -> object:
+        if isinstance(text, int) and not isinstance(text, bool):
+            # As JSON has it; a file has digits.
+            text = str(text)
         if not isinstance(text, str):
-            return text
+            text = ""
         # The length is checked first because reading very many digits is slow, and refused by Python.
         digits = text.lstrip("0") or text[-1:]
         if digits.isascii() and digits.isdecimal() and len(digits) <= len(str(most)) and least <= int(digits) <= most:

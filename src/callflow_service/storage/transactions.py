@@ -1,17 +1,21 @@
 """Transactions of several statements: lists, searches and bulk changes, on SQLModel's sessions."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final, cast
 
+from asyncpg import Connection
 from pydantic import SecretStr
+from sqlalchemy import Executable, Result, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from callflow_service.domain.errors import StorageUnavailable
+from callflow_service.domain.history import Origin
 from callflow_service.settings import driver_url
 from callflow_service.storage.connecting import SERVER_TROUBLE, Connector
 
@@ -41,8 +45,10 @@ class Transactions:
         )
 
     @asynccontextmanager
-    async def begin(self) -> AsyncIterator[AsyncSession]:
+    async def begin(self, origin: Origin | None = None) -> AsyncIterator[AsyncSession]:
         """A session in a transaction: committed at the end, taken back where an error comes out.
+
+        What it changes goes into the history under `origin`.
 
         Raises:
             StorageUnavailable: PostgreSQL cannot be reached, has no room, or did not answer in time.
@@ -53,6 +59,8 @@ class Transactions:
                 AsyncSession(self._engine, expire_on_commit=False) as session,
                 session.begin(),
             ):
+                if origin:
+                    await run(session, _SET_ORIGIN, origin=_written(origin))
                 yield session
         except (TimeoutError, PoolTimeoutError) as error:
             raise StorageUnavailable("no answer in time") from error
@@ -67,3 +75,33 @@ class Transactions:
     async def close(self) -> None:
         """Close every connection."""
         await self._engine.dispose()
+
+
+async def run(session: AsyncSession, statement: Executable, **parameters: object) -> Result[Any]:
+    """The rows of a statement; one that selects a single table gives rows of one value."""
+    result: Result[Any] = await session.exec(statement, params=parameters)  # type: ignore[call-overload]  # SQLModel types its own select() alone
+    return result
+
+
+async def driver(session: AsyncSession) -> Connection:
+    """The driver's connection beneath a transaction, for statements that are written for it."""
+    await run(session, _NOTHING)
+    raw = (await (await session.connection()).get_raw_connection()).driver_connection
+    return cast(Connection, raw)
+
+
+# The transaction begins on the connection with the first statement, and not before.
+_NOTHING: Final = text("SELECT")
+_SET_ORIGIN: Final = text("SELECT set_config('callflow.origin', :origin, true)")
+
+
+def _written(origin: Origin) -> str:
+    return json.dumps(
+        {
+            "account": origin.account_id,
+            "face": origin.face,
+            "address": str(origin.sender.address) if origin.sender.address else None,
+            "request_id": origin.sender.request_id,
+            "undoes": origin.undoes,
+        }
+    )

@@ -1,0 +1,243 @@
+"""Who asks, and what a route may take for granted about it: read as permissions in each route's parameters."""
+
+import hashlib
+import json
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+
+from fastapi import Depends, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from fastapi.security import HTTPBearer
+
+from callflow_service.api.problems import Problem
+from callflow_service.credentials.api_keys import Keyring
+from callflow_service.credentials.guesses import Guessed, Guesses, guesser
+from callflow_service.domain import access
+from callflow_service.domain.access import Account, Role
+from callflow_service.domain.errors import LoginFailed, StorageUnavailable, TooManyGuesses
+from callflow_service.domain.history import Face, Origin, Sender
+from callflow_service.domain.tokens import Scope, is_token
+from callflow_service.repositories import tokens
+from callflow_service.storage.transactions import Transactions
+from callflow_service.web.request import client_address
+
+MAX_BODY: Final = 1024 * 1024
+"""The largest request body that is read, in bytes."""
+
+_CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="callflow-service"'}
+_RETRY_SECONDS: Final = "2"
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """What the routes work with, under the operator's rules."""
+
+    transactions: Transactions
+    guesses: Guesses
+    keys: Keyring
+    api_enabled: bool
+    require_if_match: bool
+
+
+def _house(request: Request) -> House:
+    house: House = request.state.house
+    return house
+
+
+TheHouse = Annotated[House, Depends(_house)]
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The account that a request's token speaks for, and what the token may do."""
+
+    account: Account
+    scope: Scope
+    origin: Origin
+
+
+_bearer = HTTPBearer(auto_error=False, scheme_name="token", description="A token of this service, `cf_...`")
+
+
+async def _reader(request: Request, house: TheHouse, _: Annotated[object, Depends(_bearer)]) -> Caller:
+    authorization = request.headers.get("authorization", "")
+    scheme, _, token = authorization.partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise Problem("token-missing", headers=_CHALLENGE)
+    address = client_address(request)
+    who = guesser(Guessed.TOKEN, "", address)
+    house.guesses.refuse_known(who)
+    await house.guesses.refuse(who)
+    found = None
+    if is_token(token.strip()):
+        async with house.transactions.begin() as session:
+            found = await tokens.find(session, token.strip())
+    try:
+        access.check_address(found.account if found else None, address)
+    except LoginFailed:
+        found = None
+    if found is None or found.account.blocked:
+        await house.guesses.count(who)
+        await house.guesses.share(who)
+        raise Problem("token-invalid", headers=_CHALLENGE)
+    if found.is_expired:
+        raise Problem("token-expired", headers=_CHALLENGE)
+    request.scope["log"]["account"] = found.account.username
+    if not (house.api_enabled and found.account.api_enabled):
+        raise Problem("api-disabled")
+    if found.account.role is Role.RESELLER and not found.account.pbx_addon:
+        raise Problem("not-allowed", "A reseller needs the PBX addon.")
+    origin = Origin(found.account.id, Face.JSON, Sender(address, request.scope["log"]["request_id"]))
+    return Caller(found.account, found.scope, origin)
+
+
+Reader = Annotated[Caller, Depends(_reader)]
+"""Any account with a token."""
+
+
+async def _writer(caller: Reader) -> Caller:
+    if caller.scope is not Scope.WRITE:
+        raise Problem("scope-too-small")
+    return caller
+
+
+Writer = Annotated[Caller, Depends(_writer)]
+"""An account with a token that may change things."""
+
+
+async def _admin(caller: Reader) -> Caller:
+    if caller.account.role is not Role.ADMIN:
+        raise Problem("not-allowed")
+    return caller
+
+
+AdminReader = Annotated[Caller, Depends(_admin)]
+"""An admin."""
+
+
+async def _admin_writer(caller: Writer) -> Caller:
+    return await _admin(caller)
+
+
+AdminWriter = Annotated[Caller, Depends(_admin_writer)]
+"""An admin with a token that may change things."""
+
+
+class ApiRoute(APIRoute):
+    """A route whose every failure is a problem document."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """What answers a request of this route."""
+        answer = super().get_route_handler()
+        takes_query = bool(self.dependant.query_params) or any(
+            dependency.query_params for dependency in self.dependant.dependencies
+        )
+
+        async def handle(request: Request) -> Response:
+            log: dict[str, object] = request.scope["log"]
+            log["call"] = f"api.{self.name}"
+            try:
+                if not takes_query:
+                    _refuse_query(request)
+                await _check_body(request)
+                response = await answer(request)
+            except (Problem, RequestValidationError, TooManyGuesses, StorageUnavailable) as error:
+                problem = problem_of(error)
+                log["outcome"] = problem.slug
+                return problem.response(str(log["request_id"]))
+            log["outcome"] = "ok"
+            return response
+
+        return handle
+
+
+def problem_of(error: Problem | RequestValidationError | TooManyGuesses | StorageUnavailable) -> Problem:
+    """What went wrong, in the API's words."""
+    match error:
+        case Problem():
+            return error
+        case TooManyGuesses():
+            return Problem("too-many-guesses", headers={"Retry-After": str(error.retry_after_seconds)})
+        case StorageUnavailable():
+            return Problem("unavailable", headers={"Retry-After": _RETRY_SECONDS})
+        case _:
+            return problem_of_fields(error.errors())
+
+
+def _refuse_query(request: Request) -> None:
+    if request.query_params:
+        errors = [{"field": name, "message": "is not known here"} for name in request.query_params]
+        raise Problem("invalid", "This call takes no query parameters.", {"errors": errors})
+
+
+def problem_of_fields(details: Sequence[Any]) -> Problem:
+    """All that is wrong with the fields of a request, at once, of pydantic's error details."""
+    if any(each["type"] == "json_invalid" for each in details):
+        return Problem("unreadable", "The request body is not JSON.")
+    errors = [{"field": _field_of(each["loc"]), "message": _sentence(each)} for each in details]
+    told = "; ".join(f"{each['field']}: {each['message']}" for each in errors[:3])
+    return Problem("invalid", told, {"errors": errors})
+
+
+def _field_of(place: Sequence[int | str]) -> str:
+    return ".".join(str(part) for part in place if part not in {"body", "query", "path"})
+
+
+def _sentence(details: Any) -> str:  # noqa: ANN401 - pydantic's error details
+    if details["type"] == "value_error":
+        return str(details["ctx"]["error"])
+    if details["type"] == "extra_forbidden":
+        return "is not known here"
+    return str(details["msg"][:1].lower() + details["msg"][1:])
+
+
+async def _check_body(request: Request) -> None:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY:
+            raise Problem("too-large")
+    # Starlette reads the body once; what was read is what the route sees.
+    request._body = bytes(body)  # noqa: SLF001 - Starlette's own cache of the body
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if body and media_type not in {"application/json", "application/merge-patch+json"}:
+        raise Problem("media-type")
+
+
+def etag_of(shown: dict[str, Any]) -> str:
+    """A strong entity tag of what is shown."""
+    text = json.dumps(shown, sort_keys=True, default=str, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def check_precondition(request: Request, house: House, current: dict[str, Any]) -> None:
+    """Refuse a change of something that was changed since the client saw it.
+
+    Raises:
+        Problem: `changed-meanwhile`, or `precondition-needed` where the setting makes `If-Match` a must.
+    """
+    wanted = request.headers.get("if-match")
+    if wanted is None:
+        if house.require_if_match:
+            raise Problem("precondition-needed")
+        return
+    tags = {tag.strip() for tag in wanted.split(",")}
+    if "*" not in tags and f'"{current["etag"]}"' not in tags:
+        raise Problem("changed-meanwhile", "", {"current": current}, {"ETag": f'"{current["etag"]}"'})
+
+
+def with_etag(request: Request, shown: dict[str, Any], *, status: int = 200, location: str = "") -> Response:
+    """The answer with one resource; 304 where the client has it already."""
+    tag = f'"{shown["etag"]}"'
+    headers = {"ETag": tag} | ({"Location": location} if location else {})
+    known = {each.strip().removeprefix("W/") for each in request.headers.get("if-none-match", "").split(",")}
+    if request.method == "GET" and (tag in known or "*" in known):
+        return Response(status_code=304, headers=headers)
+    body = json.dumps(shown, default=_plain, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    return Response(body, status, headers, "application/json")
+
+
+def _plain(value: object) -> str:
+    return str(value)

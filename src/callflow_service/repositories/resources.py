@@ -1,0 +1,186 @@
+"""Accounts, devices, DIDs and switch users: found, listed and searched under the rights of the account that asks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from sqlalchemy import ColumnElement, Select, false, func, literal_column, select, text, true
+from sqlalchemy.dialects.postgresql import aggregate_order_by
+from sqlalchemy.orm import aliased
+from sqlmodel import col
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from callflow_service.domain.access import Account, Role
+from callflow_service.repositories.visibility import may_see
+from callflow_service.storage.transactions import run
+from callflow_service.tables import AccountRow, CallFlowRow, DeviceRow, DidRow, SwitchUserRow
+
+Row = Any
+"""A row of a resource with what is shown beside it: `(row, ...)`."""
+
+Key = int | str
+
+Statement = Select[*tuple[Any, ...]]
+
+_OWNER: Final = aliased(AccountRow, name="owner")
+_ESCAPE: Final = str.maketrans({"%": r"\%", "_": r"\_", "\\": r"\\"})
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which part of a list: at most `limit` after the key `after`, that fit the filters and hold the text `q`."""
+
+    limit: int
+    after: Key | None = None
+    descending: bool = False
+    q: str | None = None
+    owner: str | None = None
+    technology: str | None = None
+    device: int | None = None
+    role: str | None = None
+    forwarding: bool | None = None
+
+
+def accounts(viewer: Account) -> Statement:
+    """Every account that `viewer` may see, with its owner's username."""
+    return (
+        select(AccountRow, col(_OWNER.username))
+        .outerjoin(_OWNER, col(_OWNER.id) == AccountRow.owner_id)
+        .where(may_see(viewer, AccountRow))
+    )
+
+
+def devices(viewer: Account) -> Statement:
+    """Every device that `viewer` may see, with its owner and the numbers of its DIDs."""
+    numbers = (
+        select(func.array_agg(aggregate_order_by(col(DidRow.number), col(DidRow.id))))
+        .where(col(DidRow.device_id) == DeviceRow.id)
+        .scalar_subquery()
+    )
+    return (
+        select(DeviceRow, AccountRow, numbers)
+        .join(AccountRow, col(AccountRow.id) == DeviceRow.owner_id)
+        .where(may_see(viewer, AccountRow))
+    )
+
+
+def dids(viewer: Account) -> Statement:
+    """Every DID that `viewer` may see, with the account that its device belongs to; free ones are the admins'."""
+    statement = (
+        select(DidRow, AccountRow)
+        .outerjoin(DeviceRow, col(DeviceRow.id) == DidRow.device_id)
+        .outerjoin(AccountRow, col(AccountRow.id) == DeviceRow.owner_id)
+    )
+    return statement if viewer.role is Role.ADMIN else statement.where(may_see(viewer, AccountRow))
+
+
+def switches(viewer: Account) -> Statement:
+    """Every switch user, for an admin."""
+    return select(SwitchUserRow).where(true() if viewer.role is Role.ADMIN else false())
+
+
+def account_filters(wanted: Wanted) -> list[ColumnElement[bool]]:
+    """What a list of accounts can be narrowed by."""
+    conditions: list[ColumnElement[bool]] = []
+    if wanted.q:
+        conditions.append(_holds(func.lower(col(AccountRow.username) + " " + col(AccountRow.name)), wanted.q))
+    if wanted.owner is not None:
+        conditions.append(col(_OWNER.username) == wanted.owner)
+    if wanted.role is not None:
+        conditions.append(col(AccountRow.role) == wanted.role)
+    return conditions
+
+
+def device_filters(wanted: Wanted) -> list[ColumnElement[bool]]:
+    """What a list of devices can be narrowed by."""
+    conditions: list[ColumnElement[bool]] = []
+    if wanted.q:
+        # The expression of the index ix_search_device, to the letter.
+        conditions.append(_holds(literal_column(DEVICE_SEARCH), wanted.q))
+    if wanted.owner is not None:
+        owner = select(col(AccountRow.id)).where(col(AccountRow.username) == wanted.owner).scalar_subquery()
+        conditions.append(col(DeviceRow.owner_id) == owner)
+    if wanted.technology is not None:
+        conditions.append(col(DeviceRow.technology) == wanted.technology.upper())
+    if wanted.forwarding is not None:
+        flows = select(col(CallFlowRow.device_id)).where(
+            col(CallFlowRow.device_id) == DeviceRow.id, col(CallFlowRow.action) != "empty"
+        )
+        conditions.append(flows.exists() if wanted.forwarding else ~flows.exists())
+    return conditions
+
+
+def did_filters(wanted: Wanted) -> list[ColumnElement[bool]]:
+    """What a list of DIDs can be narrowed by."""
+    conditions: list[ColumnElement[bool]] = []
+    if wanted.q:
+        conditions.append(_holds(func.lower(col(DidRow.number)), wanted.q))
+    if wanted.device is not None:
+        conditions.append(col(DidRow.device_id) == wanted.device)
+    if wanted.owner is not None:
+        conditions.append(col(AccountRow.username) == wanted.owner)
+    return conditions
+
+
+def switch_filters(wanted: Wanted) -> list[ColumnElement[bool]]:
+    """What a list of switch users can be narrowed by."""
+    return [_holds(func.lower(col(SwitchUserRow.username)), wanted.q)] if wanted.q else []
+
+
+DEVICE_SEARCH: Final = (
+    "lower(device.technology || '/' || device.name || ' ' || device.caller_name || ' ' || device.caller_number)"
+)
+"""What a search for devices looks at; the index `ix_search_device` is over the same expression."""
+
+
+async def page(session: AsyncSession, statement: Statement, key: ColumnElement[Any], wanted: Wanted) -> Sequence[Row]:
+    """One page of a list in the order of `key`."""
+    if wanted.after is not None:
+        statement = statement.where(key < wanted.after if wanted.descending else key > wanted.after)
+    statement = statement.order_by(key.desc() if wanted.descending else key).limit(wanted.limit)
+    return (await run(session, statement)).all()
+
+
+async def one(
+    session: AsyncSession, statement: Statement, condition: ColumnElement[bool], *, locked: type[Any] | None = None
+) -> Row | None:
+    """One row, None where none may be seen; it is locked until the transaction ends where `locked` names its table."""
+    statement = statement.where(condition)
+    if locked:
+        statement = statement.with_for_update(of=locked, key_share=True)
+    return (await run(session, statement)).one_or_none()
+
+
+async def account_by_name(session: AsyncSession, viewer: Account, username: str) -> AccountRow | None:
+    """The account of that username, None where `viewer` may not see it."""
+    statement = select(AccountRow).where(col(AccountRow.username) == username, may_see(viewer, AccountRow))
+    return (await run(session, statement)).scalar_one_or_none()
+
+
+async def next_id(session: AsyncSession, table: Literal["account", "device", "did"]) -> int:
+    """The next free id; other transactions that want one wait until this one ends."""
+    await run(session, text("SELECT pg_advisory_xact_lock(hashtext(:lock))"), lock=f"callflow id {table}")
+    found = await run(session, text(f"SELECT coalesce(max(id), 0) + 1 FROM {table}"))  # noqa: S608 - one of three names
+    return int(found.scalar_one())
+
+
+async def used_by(session: AsyncSession, kind: str, key: Key) -> list[dict[str, Any]]:
+    """What names a resource still: the first hundred, as `{"kind": ..., "id": ...}`."""
+    rows: Any = await run(session, text(f"SELECT kind, id, state FROM ({_USES[kind]}) AS uses LIMIT 100"), key=key)  # noqa: S608 - ours
+    return [{"kind": kind, "id": id_} | ({"state": state} if state else {}) for kind, id_, state in rows]
+
+
+_USES: Final = {
+    "account": """SELECT 'device' AS kind, id, NULL AS state FROM device WHERE owner_id = :key
+        UNION ALL SELECT 'account', id, NULL FROM account WHERE owner_id = :key""",
+    "device": """SELECT 'callflow' AS kind, device_id AS id, state FROM callflow WHERE target_device_id = :key
+            AND device_id <> :key
+        UNION ALL SELECT 'did', id, NULL FROM did WHERE device_id = :key""",
+    "did": "SELECT 'callflow' AS kind, device_id AS id, state FROM callflow WHERE caller_id_did_id = :key",
+    "switch_user": "SELECT 'switch' AS kind, 0 AS id, NULL AS state WHERE false AND :key <> ''",
+}
+
+
+def _holds(expression: Any, q: str) -> ColumnElement[bool]:  # noqa: ANN401 - a column or a text
+    condition: ColumnElement[bool] = expression.like(f"%{q.lower().translate(_ESCAPE)}%", escape="\\")
+    return condition
