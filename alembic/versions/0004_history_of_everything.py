@@ -12,7 +12,7 @@ branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 
 # One trigger function for the four tables, with the kind and the key column for its arguments. The origin is set by the
-# transaction that changes something; a change without one (a load, a rotation of keys, a change by hand) is not told of.
+# transaction that changes something; one without it (a load, a rotation of keys, a change by hand) is not told of.
 # Secrets are left out, and told as changed.
 _FUNCTIONS = (
     """
