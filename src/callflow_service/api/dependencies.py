@@ -21,7 +21,7 @@ from callflow_service.domain.history import Face, Origin, Sender
 from callflow_service.domain.tokens import Scope, is_token
 from callflow_service.repositories import tokens
 from callflow_service.storage.transactions import Transactions
-from callflow_service.web.request import client_address
+from callflow_service.web.request import BodyTooLarge, client_address
 
 MAX_BODY: Final = 1024 * 1024
 """The largest request body that is read, in bytes."""
@@ -125,6 +125,9 @@ AdminWriter = Annotated[Caller, Depends(_admin_writer)]
 """An admin with a token that may change things."""
 
 
+_TOLD: Final = (Problem, RequestValidationError, TooManyGuesses, StorageUnavailable, BodyTooLarge)
+
+
 class ApiRoute(APIRoute):
     """A route whose every failure is a problem document."""
 
@@ -143,7 +146,7 @@ class ApiRoute(APIRoute):
                     _refuse_query(request)
                 await _check_body(request)
                 response = await answer(request)
-            except (Problem, RequestValidationError, TooManyGuesses, StorageUnavailable) as error:
+            except _TOLD as error:
                 problem = problem_of(error)
                 log["outcome"] = problem.slug
                 return problem.response(str(log["request_id"]))
@@ -153,7 +156,7 @@ class ApiRoute(APIRoute):
         return handle
 
 
-def problem_of(error: Problem | RequestValidationError | TooManyGuesses | StorageUnavailable) -> Problem:
+def problem_of(error: Exception) -> Problem:
     """What went wrong, in the API's words."""
     match error:
         case Problem():
@@ -162,8 +165,12 @@ def problem_of(error: Problem | RequestValidationError | TooManyGuesses | Storag
             return Problem("too-many-guesses", headers={"Retry-After": str(error.retry_after_seconds)})
         case StorageUnavailable():
             return Problem("unavailable", headers={"Retry-After": _RETRY_SECONDS})
-        case _:
+        case BodyTooLarge():
+            return Problem("too-large")
+        case RequestValidationError():
             return problem_of_fields(error.errors())
+        case _:
+            raise error
 
 
 def _refuse_query(request: Request) -> None:
@@ -194,13 +201,7 @@ def _sentence(details: Any) -> str:  # noqa: ANN401 - pydantic's error details
 
 
 async def _check_body(request: Request) -> None:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY:
-            raise Problem("too-large")
-    # Starlette reads the body once; what was read is what the route sees.
-    request._body = bytes(body)  # noqa: SLF001 - Starlette's own cache of the body
+    body = await request.body()
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if body and media_type not in {"application/json", "application/merge-patch+json"}:
         raise Problem("media-type")

@@ -3,12 +3,13 @@
 import json
 from collections.abc import Awaitable, Callable, Iterator
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
 
 from callflow_service.api import callflow, resources, tokens
-from callflow_service.api.dependencies import House
-from callflow_service.api.problems import KINDS, MEDIA_TYPE, pages
+from callflow_service.api.dependencies import MAX_BODY, House
+from callflow_service.api.problems import KINDS, MEDIA_TYPE, Problem, pages
 from callflow_service.web.faces import Face
 
 _SLUGS = {
@@ -38,6 +39,8 @@ def api_face(house: House) -> Face:
         calls=tuple(f"api.{route.name}" for route in router.routes if isinstance(route, APIRoute)),
         words={status: KINDS[slug].advice for status, slug in _SLUGS.items()},
         write=_problem,
+        handlers={HTTPException: _answer_http},
+        max_body=MAX_BODY,
         sheds=True,
     )
 
@@ -53,6 +56,13 @@ def _at_hand(house: House) -> Callable[[Request], Awaitable[None]]:
         request.state.house = house
 
     return put
+
+
+async def _answer_http(request: Request, error: HTTPException) -> Response:
+    """What the router says of an address that is not there, or does not take the method."""
+    problem = Problem(_SLUGS.get(error.status_code, "internal"), headers=dict(error.headers or {}))
+    request.scope["log"]["outcome"] = problem.slug
+    return problem.response(str(request.scope["log"]["request_id"]))
 
 
 def _problem(status: int, text: str) -> tuple[str, bytes]:
