@@ -1,6 +1,6 @@
 """The JSON API on a demo of its own, and a token for each of its accounts."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
@@ -8,11 +8,10 @@ import pytest
 import pytest_asyncio
 from pydantic import SecretStr
 
+from api_answers import MakeToken
 from callflow_service.domain.tokens import Scope, new_token, token_hash
 from mor_requests import StartService
 from own_demo import OwnDemo, open_own_demo
-
-MakeToken = Callable[..., Awaitable[str]]
 
 
 @pytest_asyncio.fixture

@@ -4,9 +4,8 @@ from typing import Any
 
 import httpx
 import pytest
-from test_api_tokens import problem
 
-from conftest import MakeToken
+from api_answers import MakeToken, problem
 from own_demo import OwnDemo
 
 FRONT_DESK = {

@@ -5,17 +5,9 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 
+from api_answers import MakeToken, problem
 from callflow_service.domain.tokens import Scope, is_token, new_token
-from conftest import MakeToken
 from own_demo import OwnDemo
-
-
-def problem(response: httpx.Response) -> tuple[int, str]:
-    assert response.headers["content-type"] == "application/problem+json"
-    document = response.json()
-    assert document["status"] == response.status_code
-    assert document["instance"] == response.headers["x-request-id"]
-    return response.status_code, document["type"].removeprefix("/problems/")
 
 
 @pytest.mark.parametrize(
