@@ -119,7 +119,7 @@ def test_it_migrates_loads_the_demo_and_serves_it(installed: Path, create_databa
                 time.sleep(0.02)
         assert answer(page) == got()
         explorer = httpx.get(f"http://127.0.0.1:{port}/docs")
-        assert (explorer.status_code, "Swagger UI" in explorer.text) == (200, True)
+        assert (explorer.status_code, "swagger-ui" in explorer.text) == (200, True)
     finally:
         serving.terminate()
         serving.communicate(timeout=20)
