@@ -50,7 +50,7 @@ test-postgresql: $(VENV)/developing ## Run the tests that ask PostgreSQL most on
 		CALLFLOW_TEST_POSTGRESQL=$$programs $(BIN)/pytest -m "not faults" tests/storage tests/switch tests/mor || exit 1; \
 	done
 
-test-proxy: $(VENV)/developing ## Run the tests behind a real nginx (Debian: nginx-light)
+test-proxy: $(VENV)/developing ## Run the tests behind real proxies (Debian: nginx-light haproxy caddy apache2 pgbouncer)
 	$(BIN)/pytest -m proxy
 
 test-explorer: $(VENV)/developing ## Use the explorer in a real Chromium (Debian: chromium php-cli)
