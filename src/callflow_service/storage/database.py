@@ -56,6 +56,10 @@ class _Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg carries 
 
     __slots__ = ("used_at",)
 
+    async def reset(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109, ARG002 - asyncpg's own parameter
+        """Nothing is left to reset, see `Database`."""
+        self.used_at = time.monotonic()
+
 
 class Database:
     """The pool of connections for what is found by keys; `transactions` is the way for everything else.
@@ -123,7 +127,10 @@ class Database:
                     await self._pool.close()
 
     async def _work(self, work: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
-        connection = await self._connection()
+        try:
+            connection = await self._acquire()
+        except (OSError, InterfaceError, InternalClientError) as error:
+            _raise_unavailable(error)
         try:
             found = await work(connection)
         except BaseException as error:
@@ -148,30 +155,24 @@ class Database:
         with suppress(Exception):
             await self._pool.release(connection, timeout=_GOODBYE_SECONDS)
 
-    async def _connection(self) -> asyncpg.Connection:
+    async def _acquire(self) -> asyncpg.Connection:
         """A connection that answers, or was used so lately that it will."""
-        try:
-            if self._pool is None:
-                self._pool = await self._open()
-            while True:
-                connection = await self._pool.acquire()
+        pool = self._pool
+        if pool is None:
+            pool = self._pool = await self._open()
+        while True:
+            connection = await pool.acquire()
+            if connection.used_at > self._died_at:
+                if time.monotonic() - connection.used_at < _SURE_SECONDS:
+                    return connection
                 try:
-                    if await self._is_alive(connection):
+                    if await _answers(connection):
                         return connection
                 except BaseException:
                     _terminate(connection)
                     raise
-                _terminate(connection)
-        except (OSError, InterfaceError, InternalClientError) as error:
-            _raise_unavailable(error)
-
-    async def _is_alive(self, connection: asyncpg.Connection) -> bool:
-        if connection.used_at < self._died_at:
-            return False
-        if time.monotonic() - connection.used_at < _SURE_SECONDS or await _answers(connection):
-            return True
-        self._died_at = time.monotonic()
-        return False
+                self._died_at = time.monotonic()
+            _terminate(connection)
 
     async def _open(self) -> Any:  # noqa: ANN401 - asyncpg carries no types
         # With no connection to begin with nothing is awaited here, so no other request comes in between.
@@ -183,7 +184,6 @@ class Database:
             connect=self._connect,
             connection_class=_Connection,
             init=_prepare,
-            reset=_note_use,
         )
 
     async def _connect(self, _dsn: None, **options: object) -> asyncpg.Connection:
@@ -258,8 +258,4 @@ def _raise_unavailable(error: BaseException) -> NoReturn:
 async def _prepare(connection: _Connection) -> None:
     # Statements and not start-up parameters, which PgBouncer would refuse.
     await connection.execute("; ".join(f"SET {name} = {value}" for name, value in PLANNING.items()))
-    await _note_use(connection)
-
-
-async def _note_use(connection: _Connection) -> None:
-    connection.used_at = time.monotonic()
+    await connection.reset()
