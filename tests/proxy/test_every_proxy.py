@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 from pydantic import SecretStr
 
+from callflow_service.api import problems
 from callflow_service.mor.face import FAILED_TRANSPORT
 from callflow_service.mor.pages import error_page
 from callflow_service.web.headers import SECURITY_HEADERS
@@ -144,6 +145,44 @@ async def test_a_service_that_is_away_is_told_in_xml(lonely_proxy: httpx.AsyncCl
     found = await lonely_proxy.request(method, UPDATE)
     assert (found.status_code, found.headers["content-type"], found.headers["retry-after"]) == (503, XML, "2")
     assert found.content == error_page(FAILED_TRANSPORT[503], "status")
+
+
+async def test_the_json_api_is_passed_on(proxy: httpx.AsyncClient, trusting_service: httpx.AsyncClient) -> None:
+    for method, path in (
+        ("GET", "/v1/devices"),
+        ("PATCH", "/v1/devices/4"),
+        ("DELETE", "/v1/devices/4"),
+        ("PUT", "/v1/x"),
+    ):
+        through, direct = [
+            await of.request(method, path, headers={"X-Request-ID": "order-4713"}) for of in (proxy, trusting_service)
+        ]
+        assert (through.status_code, through.content) == (direct.status_code, direct.content)
+    page = await proxy.get("/problems/unavailable")
+    assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT"])
+async def test_the_json_api_says_that_the_service_is_away_in_its_own_words(
+    lonely_proxy: httpx.AsyncClient, method: str
+) -> None:
+    found = await lonely_proxy.request(method, "/v1/devices/4/callflow/busy")
+    assert (found.status_code, found.headers["content-type"], found.headers["retry-after"]) == (
+        503,
+        problems.MEDIA_TYPE,
+        "2",
+    )
+    kind = problems.KINDS["unavailable"]
+    expected = {"type": "/problems/unavailable", "title": kind.title, "status": 503, "detail": kind.advice}
+    assert found.json() == expected
+
+
+async def test_the_json_api_says_that_a_body_is_too_large_in_its_own_words(proxy: httpx.AsyncClient) -> None:
+    found = await proxy.post("/v1/devices", content=b"a" * 1_200_000)
+    kind = problems.KINDS["too-large"]
+    assert (found.status_code, found.headers["content-type"]) == (413, problems.MEDIA_TYPE)
+    expected = {"type": "/problems/too-large", "title": kind.title, "status": 413, "detail": kind.advice}
+    assert expected.items() <= found.json().items()
 
 
 async def test_a_switch_is_told_at_once_that_the_service_is_away(lonely_proxy: httpx.AsyncClient) -> None:
