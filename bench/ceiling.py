@@ -107,7 +107,7 @@ async def _update(statements: tuple[Any, Any, Any], values: dict[str, str], requ
     flow, shown = _flow(row, values, state, action)
     if did_id is not None and row[33] != device_id:
         raise Refused("DID was not found")
-    await save.fetch(device_id, state, action, *flow, account, "mor", client, request_id)
+    await save.fetch(device_id, state, action, *flow, account, "mor", client, request_id, None)
     return _PAGE.format(
         user=_element("user", row[14]),
         device=_element("device", f"{row[11]}/{row[12]}"),

@@ -33,7 +33,7 @@ _PGBENCH: Final = {
         (
             _SAVE,
             {1: ":device", 2: "'busy'", 3: "'forward'", 4: ":target", 5: "NULL", 6: "'device'", 7: "NULL", 8: "NULL"}
-            | {9: "1", 10: "'mor'", 11: "'127.0.0.1'", 12: "'0123456789abcdef'"},
+            | {9: "1", 10: "'mor'", 11: "'127.0.0.1'", 12: "'0123456789abcdef'", 13: "NULL"},
         ),
     ),
     "lookups": ((_FIND, {1: "ARRAY[:asked]", 2: "NULL", 3: "ARRAY['SIP', 'IAX2']"}),),
