@@ -1,10 +1,9 @@
-"""Changes of every resource leave history; tokens and repeated requests of the JSON API."""
+"""Changes of every resource leave history; tokens of the JSON API."""
 
 from collections.abc import Sequence
 
 import sqlalchemy as sa
 from alembic import op
-from sqlalchemy.dialects import postgresql
 
 revision: str = "0004"
 down_revision: str | None = "0003"
@@ -127,21 +126,6 @@ def upgrade() -> None:
         sa.UniqueConstraint("token_hash", name=op.f("uq_token_token_hash")),
     )
     op.create_index(op.f("ix_token_account_id"), "token", ["account_id"])
-    op.create_table(
-        "idempotency",
-        sa.Column("account_id", sa.BigInteger(), nullable=False),
-        sa.Column("key", sa.Text(), nullable=False),
-        sa.Column("request_hash", sa.LargeBinary(), nullable=False),
-        sa.Column("status", sa.Integer(), nullable=True),
-        sa.Column("headers", postgresql.JSONB(), nullable=True),
-        sa.Column("body", sa.LargeBinary(), nullable=True),
-        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.func.clock_timestamp(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["account_id"], ["account.id"], name=op.f("fk_idempotency_account_id"), ondelete="CASCADE"
-        ),
-        sa.PrimaryKeyConstraint("account_id", "key", name=op.f("pk_idempotency")),
-    )
-    op.create_index(op.f("ix_idempotency_created_at"), "idempotency", ["created_at"])
     for function in _FUNCTIONS:
         op.execute(function)
     for table, key in _KEYS.items():
@@ -160,7 +144,6 @@ def downgrade() -> None:
     op.execute("DROP FUNCTION callflow_history_row")
     op.execute("DROP FUNCTION callflow_remember")
     op.execute("DROP FUNCTION callflow_shown")
-    op.drop_table("idempotency")
     op.drop_table("token")
     op.execute("DELETE FROM callflow_history WHERE kind <> 'callflow' OR account_id IS NULL")
     op.drop_constraint(op.f("ck_callflow_history_callflow_is_whole"), "callflow_history")

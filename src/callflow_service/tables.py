@@ -205,26 +205,6 @@ class TokenRow(SQLModel, table=True):
     last_used_at: datetime | None = Field(default=None, sa_column=Column(DateTime(timezone=True)))
 
 
-class IdempotencyRow(SQLModel, table=True):
-    """The first answer to a POST with an `Idempotency-Key`; `status` is missing while the first is still in work."""
-
-    __tablename__: ClassVar[str] = "idempotency"
-    __table_args__ = (
-        ForeignKeyConstraint(["account_id"], ["account.id"], ondelete="CASCADE"),
-        Index(None, "created_at"),
-    )
-
-    account_id: int = Field(sa_type=BigInteger, primary_key=True)
-    key: str = Field(sa_type=Text, primary_key=True)
-    request_hash: bytes = Field(sa_type=LargeBinary)
-    status: int | None
-    headers: dict[str, Any] | None = Field(sa_column=Column(JSONB))
-    body: bytes | None = Field(sa_type=LargeBinary)
-    created_at: datetime = Field(
-        default=None, sa_column=Column(DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp())
-    )
-
-
 class SwitchUserRow(SQLModel, table=True):
     """A switch that may ask where a call goes, and how it dials."""
 

@@ -13,6 +13,7 @@ from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from callflow_service.domain.access import Role
+from callflow_service.domain.callflow import MAX_ID
 from callflow_service.domain.tokens import Scope, new_token
 from callflow_service.repositories import tokens
 from callflow_service.storage.embedded import settings_with_database
@@ -72,7 +73,9 @@ def list_() -> None:
 
 
 @app.command()
-def revoke(token_id: Annotated[int, typer.Argument(help="The token's id, as list shows it.")]) -> None:
+def revoke(
+    token_id: Annotated[int, typer.Argument(min=0, max=MAX_ID, help="The token's id, as list shows it.")],
+) -> None:
     """Take a token away; it works no longer at once."""
 
     async def take(session: AsyncSession) -> bool:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, assert_never
 
 from asyncpg import Connection
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import AwareDatetime, Field, TypeAdapter, ValidationError
+from pydantic import Field, ValidationError
 from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -18,6 +18,7 @@ from callflow_service.api.dependencies import (
     Writer,
     check_precondition,
     etag_of,
+    problem_of_fields,
     with_etag,
 )
 from callflow_service.api.flow_shapes import (
@@ -41,8 +42,8 @@ from callflow_service.api.flow_shapes import (
 )
 from callflow_service.api.lists import Page, cursor_value, page_of
 from callflow_service.api.problems import Problem, invalid
-from callflow_service.api.shapes import ProblemDocument, as_json, written_moment
-from callflow_service.domain.access import OwnedDevice, may_use
+from callflow_service.api.shapes import Id, SentMoment, as_json, written_moment
+from callflow_service.domain.access import OwnedDevice, Role, may_use
 from callflow_service.domain.callerid import parse_custom
 from callflow_service.domain.callflow import (
     AsItComes,
@@ -61,7 +62,7 @@ from callflow_service.domain.callflow import (
 )
 from callflow_service.domain.changing import Change
 from callflow_service.domain.errors import ChangeRefused
-from callflow_service.domain.history import Origin
+from callflow_service.domain.history import Face, Origin
 from callflow_service.domain.rings import ring_through
 from callflow_service.repositories import callflows, flows, history, resources
 from callflow_service.repositories.history import Entry
@@ -72,16 +73,14 @@ router = APIRouter(
     prefix="/v1",
     tags=["Call flows"],
     route_class=ApiRoute,
-    responses={status: {"model": ProblemDocument} for status in (401, 403, 404, 409, 412, 422)},
 )
 
 _SEPARATORS: Final = str.maketrans("", "", " -.()/\u00a0")
 _ORDER: Final = (State.BEFORE_CALL, State.NO_ANSWER, State.BUSY, State.FAILED)
-_MOMENT: Final = TypeAdapter(AwareDatetime)
 
 
 @router.get("/devices/{device_id}/callflow", response_model=ShownFlow)
-async def show_callflow(request: Request, device_id: int, caller: Reader, house: TheHouse) -> Response:
+async def show_callflow(request: Request, device_id: Id, caller: Reader, house: TheHouse) -> Response:
     """What a device does in each of the four states."""
     async with house.transactions.begin() as session:
         device = await _device(session, caller, device_id)
@@ -90,13 +89,13 @@ async def show_callflow(request: Request, device_id: int, caller: Reader, house:
 
 @router.put("/devices/{device_id}/callflow", response_model=ShownFlow)
 async def change_callflow(
-    request: Request, device_id: int, body: FlowChange, caller: Writer, house: TheHouse
+    request: Request, device_id: Id, body: FlowChange, caller: Writer, house: TheHouse
 ) -> Response:
     """Set several states at once, all or none; those that are not named stay as they are."""
     async with house.transactions.begin(caller.origin) as session:
         device = await _device(session, caller, device_id, to_change=True)
         connection = await driver(session)
-        check_precondition(request, house, _shown(device, await flows.flows(connection, device_id)))
+        check_precondition(request, house, _shown(device, await flows.flows(connection, device_id, locked=True)))
         wanted = {state: found for state in _ORDER if (found := getattr(body.states, state)) is not None}
         warnings: list[str] = []
         for state, flow in wanted.items():
@@ -109,7 +108,7 @@ async def change_callflow(
 
 @router.get("/devices/{device_id}/callflow/history")
 async def show_callflow_history(
-    request: Request, device_id: int, page: Annotated[Page, Query()], caller: Reader, house: TheHouse
+    request: Request, device_id: Id, page: Annotated[Page, Query()], caller: Reader, house: TheHouse
 ) -> Response:
     """The changes of a device's call flow, newest first."""
     async with house.transactions.begin() as session:
@@ -120,19 +119,13 @@ async def show_callflow_history(
 
 
 @router.post("/devices/{device_id}/callflow/restore", response_model=ShownFlow)
-async def restore_callflow(
-    request: Request, device_id: int, body: Restore, caller: Writer, house: TheHouse
-) -> Response:
+async def restore_callflow(request: Request, device_id: Id, body: Restore, caller: Writer, house: TheHouse) -> Response:
     """Set every state as it was at a time. What came since would be lost, and is told first."""
-    try:
-        moment = _MOMENT.validate_python(body.as_of)
-    except ValidationError:
-        raise invalid("as_of", "must be a time with its zone, such as 2026-11-26T12:00:00Z") from None
     async with house.transactions.begin(caller.origin) as session:
         device = await _device(session, caller, device_id, to_change=True)
         connection = await driver(session)
-        check_precondition(request, house, _shown(device, await flows.flows(connection, device_id)))
-        found = await history.as_of(session, device_id, moment)
+        check_precondition(request, house, _shown(device, await flows.flows(connection, device_id, locked=True)))
+        found = await history.as_of(session, device_id, body.as_of)
         if found and not body.force:
             oldest = min(id_ for id_, _ in found.values())
             await _refuse_newer(session, device_id, list(found), than=oldest - 1)
@@ -145,7 +138,7 @@ async def restore_callflow(
 
 @router.get("/devices/{device_id}/callflow/{state}", response_model=ShownState)
 async def show_callflow_state(
-    request: Request, device_id: int, state: State, caller: Reader, house: TheHouse
+    request: Request, device_id: Id, state: State, caller: Reader, house: TheHouse
 ) -> Response:
     """What a device does in one state."""
     async with house.transactions.begin() as session:
@@ -155,13 +148,13 @@ async def show_callflow_state(
 
 @router.put("/devices/{device_id}/callflow/{state}", response_model=ShownState)
 async def change_callflow_state(  # noqa: PLR0913, PLR0917 - FastAPI's parameters
-    request: Request, device_id: int, state: State, body: StateFlow, caller: Writer, house: TheHouse
+    request: Request, device_id: Id, state: State, body: StateFlow, caller: Writer, house: TheHouse
 ) -> Response:
     """Set what a device does in one state."""
     async with house.transactions.begin(caller.origin) as session:
         device = await _device(session, caller, device_id, to_change=True)
         connection = await driver(session)
-        check_precondition(request, house, await _shown_state(connection, device_id, state))
+        check_precondition(request, house, await _shown_state(connection, device_id, state, locked=True))
         read = await _read(session, caller, device, state, body.otherwise, "otherwise")
         warnings = await _save(connection, device, state, read, caller.origin)
         shown = await _shown_state(connection, device_id, state)
@@ -170,7 +163,7 @@ async def change_callflow_state(  # noqa: PLR0913, PLR0917 - FastAPI's parameter
 
 @router.delete("/devices/{device_id}/callflow/{state}", response_model=ShownState)
 async def empty_callflow_state(
-    request: Request, device_id: int, state: State, caller: Writer, house: TheHouse
+    request: Request, device_id: Id, state: State, caller: Writer, house: TheHouse
 ) -> Response:
     """Set nothing for one state."""
     empty = StateFlow(otherwise=EmptyAction())
@@ -180,11 +173,11 @@ async def empty_callflow_state(
 class HistoryPage(Page):
     """Which part of the history."""
 
-    account: Annotated[int | None, Field(description="Id of the account that made the change")] = None
-    device: Annotated[int | None, Field(description="Id of the device")] = None
-    face: Annotated[str | None, Field(description="`mor` or `json`")] = None
-    since: AwareDatetime | None = None
-    until: AwareDatetime | None = None
+    account: Annotated[Id | None, Field(description="Id of the account that made the change")] = None
+    device: Annotated[Id | None, Field(description="Id of the device")] = None
+    face: Face | None = None
+    since: SentMoment | None = None
+    until: SentMoment | None = None
 
 
 @router.get("/history")
@@ -200,16 +193,17 @@ async def show_history(
 
 
 @router.post("/history/{entry_id}/undo")
-async def undo_change(entry_id: int, caller: Writer, house: TheHouse, body: Undo | None = None) -> Response:
+async def undo_change(entry_id: Id, caller: Writer, house: TheHouse, body: Undo | None = None) -> Response:
     """Take a change of a call flow back. It is a change itself, and can be taken back too."""
     force = body is not None and body.force
     async with house.transactions.begin(caller.origin) as session:
         found = await history.entry(session, entry_id)
         row = found[0] if found else None
-        if row is None or row.device_id is None:
+        if row is None or (row.device_id is None and caller.account.role is not Role.ADMIN):
             raise Problem("not-found")
-        device = await _device(session, caller, row.device_id, to_change=True)
-        if row.kind != "callflow" or row.state is None:
+        if row.device_id is not None:
+            device = await _device(session, caller, row.device_id, to_change=True)
+        if row.kind != "callflow" or row.device_id is None or row.state is None:
             raise Problem("invalid", "Only changes of call flows can be taken back.", {"errors": []})
         state = State(row.state)
         if not force:
@@ -274,8 +268,8 @@ def _shown(device: OwnedDevice, found: Mapping[State, CallFlow]) -> dict[str, An
     return {"device": shown["device"], "etag": etag_of(shown), "states": shown["states"]}
 
 
-async def _shown_state(connection: Connection, device_id: int, state: State) -> dict[str, Any]:
-    shown = state_shape((await flows.flows(connection, device_id)).get(state, Empty()))
+async def _shown_state(connection: Connection, device_id: int, state: State, *, locked: bool = False) -> dict[str, Any]:
+    shown = state_shape((await flows.flows(connection, device_id, locked=locked)).get(state, Empty()))
     return shown | {"etag": etag_of(shown)}
 
 
@@ -358,7 +352,10 @@ async def _read_stored(
     session: AsyncSession, caller: Caller, device: OwnedDevice, state: State, stored: dict[str, Any] | None
 ) -> CallFlow:
     """What the history holds, checked as if it were sent anew: a target can be gone by now."""
-    sent = StateFlow.model_validate(stored_shape(stored))
+    try:
+        sent = StateFlow.model_validate(stored_shape(stored))
+    except ValidationError as error:
+        raise problem_of_fields(error.errors(include_url=False, include_input=False)) from None
     return await _read(session, caller, device, state, sent.otherwise, "before")
 
 

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
+from urllib.parse import quote
 
 from fastapi import Depends, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -205,12 +206,14 @@ async def _check_body(request: Request) -> None:
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if body and media_type not in {"application/json", "application/merge-patch+json"}:
         raise Problem("media-type")
+    if body and request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise Problem("media-type", headers={"Accept-Encoding": "identity"})
 
 
 def etag_of(shown: dict[str, Any]) -> str:
     """A strong entity tag of what is shown."""
     text = json.dumps(shown, sort_keys=True, default=str, ensure_ascii=False)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:32]
 
 
 def check_precondition(request: Request, house: House, current: dict[str, Any]) -> None:
@@ -232,11 +235,11 @@ def check_precondition(request: Request, house: House, current: dict[str, Any]) 
 def with_etag(request: Request, shown: dict[str, Any], *, status: int = 200, location: str = "") -> Response:
     """The answer with one resource; 304 where the client has it already."""
     tag = f'"{shown["etag"]}"'
-    headers = {"ETag": tag} | ({"Location": location} if location else {})
+    headers = {"ETag": tag} | ({"Location": quote(location)} if location else {})
     known = {each.strip().removeprefix("W/") for each in request.headers.get("if-none-match", "").split(",")}
     if request.method == "GET" and (tag in known or "*" in known):
         return Response(status_code=304, headers=headers)
-    body = json.dumps(shown, default=_plain, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    body = json.dumps(shown, default=_plain, ensure_ascii=False).encode("utf-8", "replace")
     return Response(body, status, headers, "application/json")
 
 

@@ -1,15 +1,19 @@
 """The JSON API as a face: its routes, what they work with, and its words for what fails."""
 
 import json
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from http import HTTPStatus
+from typing import Any, Final
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.routing import APIRoute
+from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 
 from callflow_service.api import callflow, resources, tokens
-from callflow_service.api.dependencies import MAX_BODY, House
+from callflow_service.api.dependencies import MAX_BODY, ApiRoute, House
 from callflow_service.api.problems import KINDS, MEDIA_TYPE, Problem, pages
+from callflow_service.api.shapes import ProblemDocument
 from callflow_service.web.faces import Face
 
 _SLUGS = {
@@ -23,23 +27,40 @@ _SLUGS = {
     503: "unavailable",
 }
 
+_FAILURES: Final[dict[int | str, dict[str, Any]]] = {
+    kind.status: {
+        "description": HTTPStatus(kind.status).phrase,
+        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}},
+    }
+    for slug, kind in KINDS.items()
+    if slug not in {"method-not-allowed", "internal"}
+}
+"""What every call can answer instead, as the OpenAPI document has it."""
+
 
 def api_face(house: House) -> Face:
     """The face that works with `house`."""
     router = APIRouter(
-        dependencies=[Depends(_at_hand(house))], generate_unique_id_function=lambda route: str(route.name)
+        dependencies=[Depends(_at_hand(house))],
+        generate_unique_id_function=lambda route: str(route.name),
+        responses=_FAILURES,
     )
-    for each in _routers():
+    # FastAPI keeps an included router as it is, so its routes are listed here.
+    routers = [*_routers(), pages()]
+    routes = [route for each in routers for route in each.routes if isinstance(route, APIRoute)]
+    for each in routers:
         router.include_router(each)
-    router.include_router(pages())
     return Face(
         name="json",
         prefixes=("/v1", "/problems"),
         router=router,
-        calls=tuple(f"api.{route.name}" for route in router.routes if isinstance(route, APIRoute)),
+        calls=tuple(f"api.{route.name}" for route in routes if isinstance(route, ApiRoute)),
         words={status: KINDS[slug].advice for status, slug in _SLUGS.items()},
         write=_problem,
-        handlers={HTTPException: _answer_http},
+        handlers={HTTPException: _answer_http(routes)},
+        schemas=models_json_schema([(ProblemDocument, "serialization")], ref_template="#/components/schemas/{model}")[
+            1
+        ]["$defs"],
         max_body=MAX_BODY,
         sheds=True,
     )
@@ -58,11 +79,20 @@ def _at_hand(house: House) -> Callable[[Request], Awaitable[None]]:
     return put
 
 
-async def _answer_http(request: Request, error: HTTPException) -> Response:
+def _answer_http(routes: Sequence[APIRoute]) -> Callable[[Request, HTTPException], Awaitable[Response]]:
     """What the router says of an address that is not there, or does not take the method."""
-    problem = Problem(_SLUGS.get(error.status_code, "internal"), headers=dict(error.headers or {}))
-    request.scope["log"]["outcome"] = problem.slug
-    return problem.response(str(request.scope["log"]["request_id"]))
+
+    async def answer(request: Request, error: HTTPException) -> Response:
+        headers = dict(error.headers or {})
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            path = request.url.path
+            taken = {each for route in routes if route.path_regex.match(path) for each in route.methods or ()}
+            headers["Allow"] = ", ".join(sorted(taken))
+        problem = Problem(_SLUGS.get(error.status_code, "internal"), headers=headers)
+        request.scope["log"]["outcome"] = problem.slug
+        return problem.response(str(request.scope["log"]["request_id"]))
+
+    return answer
 
 
 def _problem(status: int, text: str) -> tuple[str, bytes]:

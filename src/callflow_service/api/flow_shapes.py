@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal, assert_never
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from callflow_service.api.shapes import Id, SentMoment
 from callflow_service.domain.callflow import (
     MAX_CUSTOM_LENGTH,
     AsItComes,
@@ -22,9 +23,6 @@ from callflow_service.domain.callflow import (
 
 class _Sent(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
-
-
-Id = Annotated[int, Field(ge=0, le=2**63 - 1)]
 
 
 class DeviceCallerId(_Sent):
@@ -159,7 +157,7 @@ class ShownFlow(BaseModel):
 class Restore(_Sent):
     """Back to how it was."""
 
-    as_of: Annotated[str, Field(description="A time, RFC 3339", examples=["2026-11-26T12:00:00Z"])]
+    as_of: Annotated[SentMoment, Field(description="A time, RFC 3339", examples=["2026-11-26T12:00:00Z"])]
     force: bool = False
 
 

@@ -10,6 +10,8 @@ from fastapi import Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from callflow_service.api.problems import Problem
+from callflow_service.domain.access import is_username
+from callflow_service.domain.callflow import MAX_ID
 
 MAX_LIMIT: Final = 1000
 """The longest page."""
@@ -36,9 +38,9 @@ def cursor_value(cursor: str | None, kind: type[Any]) -> Any:  # noqa: ANN401 - 
         return None
     try:
         value = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-    except ValueError:
+    except (ValueError, RecursionError):
         raise Problem("cursor-invalid") from None
-    if type(value) is not kind:
+    if type(value) is not kind or not (is_username(value) if kind is str else 0 <= value <= MAX_ID):
         raise Problem("cursor-invalid")
     return value
 
@@ -60,5 +62,5 @@ def page_of(
         following = f"{request.url.path}?{urlencode([*query, ('cursor', cursor)])}"
     document = {"items": [shape(row) for row in shown], "next": following}
     headers = {"Link": f'<{following}>; rel="next"'} if following else {}
-    body = json.dumps(document, default=str, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    body = json.dumps(document, default=str, ensure_ascii=False).encode("utf-8", "replace")
     return Response(body, headers=headers, media_type="application/json")

@@ -1,11 +1,12 @@
 """What the API answers where it cannot do what was asked: problem documents (RFC 9457), and a page about each kind."""
 
+import json
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any, Final
 
-from fastapi import APIRouter, HTTPException
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi import APIRouter, HTTPException, Response
+from fastapi.responses import HTMLResponse
 
 MEDIA_TYPE: Final = "application/problem+json"
 
@@ -30,18 +31,16 @@ KINDS: Final[dict[str, Kind]] = {
     "api-disabled": Kind(403, "The API is switched off", "The operator, or your account's owner, switched it off."),
     "not-found": Kind(404, "There is no such thing", "It does not exist, or your account may not see it."),
     "method-not-allowed": Kind(405, "This address does not take that method", "The header Allow names those it takes."),
-    "in-use": Kind(
-        409, "Something still uses it", "Remove what used_by names first, or use cascade where it is offered."
-    ),
+    "in-use": Kind(409, "Something still uses it", "Change or remove what used_by names first."),
     "already-exists": Kind(409, "There is one like it already", "Choose another id, name or number."),
     "newer-change": Kind(409, "Something newer would be lost", "Look at the newer entries; send force: true to go on."),
     "loop": Kind(409, "The forward closes a ring", "Forward one of the devices on the path somewhere else."),
-    "idempotency-in-progress": Kind(409, "The first request with this key is still in work", "Send it again later."),
     "changed-meanwhile": Kind(412, "It was changed meanwhile", "Look at current, and send the change with its etag."),
     "too-large": Kind(413, "The request is too large", "Send at most 1 MiB."),
-    "media-type": Kind(415, "The request is of a type that is not read here", "Send application/json."),
+    "media-type": Kind(
+        415, "The request is of a type that is not read here", "Send application/json that is not compressed."
+    ),
     "invalid": Kind(422, "The request says something that cannot be", "Mend each field that errors names."),
-    "idempotency-mismatch": Kind(422, "The key was used for another request", "Use a new Idempotency-Key."),
     "precondition-needed": Kind(428, "The request must say which version it changes", "Send If-Match with the etag."),
     "too-many-guesses": Kind(429, "Too many wrong tokens came from this address", "Wait as long as Retry-After says."),
     "internal": Kind(500, "Something is wrong here", "Tell the operator the request id, which is the instance."),
@@ -59,7 +58,7 @@ class Problem(Exception):
     members: dict[str, Any] = field(default_factory=dict)
     headers: dict[str, str] = field(default_factory=dict)
 
-    def response(self, request_id: str) -> JSONResponse:
+    def response(self, request_id: str) -> Response:
         """The answer; `request_id` finds the request in the log."""
         kind = KINDS[self.slug]
         document = {
@@ -70,7 +69,9 @@ class Problem(Exception):
             "instance": request_id,
             **self.members,
         }
-        return JSONResponse(document, kind.status, headers=self.headers, media_type=MEDIA_TYPE)
+        # The names of unknown fields stand in it, and they can be any text that JSON can write.
+        body = json.dumps(document, ensure_ascii=False).encode("utf-8", "replace")
+        return Response(body, kind.status, self.headers, MEDIA_TYPE)
 
 
 def invalid(field_name: str, message: str) -> Problem:

@@ -26,10 +26,12 @@ from callflow_service.api.dependencies import (
 )
 from callflow_service.api.lists import Page, cursor_value, page_of
 from callflow_service.api.problems import Problem, invalid
-from callflow_service.api.shapes import ProblemDocument
+from callflow_service.api.shapes import Id, Text
 from callflow_service.credentials.passwords import hash_password
 from callflow_service.credentials.switch_passwords import hash_switch_password
 from callflow_service.domain.access import Account, Role, may_change
+from callflow_service.domain.callflow import FAX_TECHNOLOGY
+from callflow_service.domain.signature import HashPolicy
 from callflow_service.repositories import resources
 from callflow_service.repositories.resources import Key, Row, Statement, Wanted
 from callflow_service.resources.models import AccountItem, DeviceItem, DidItem, SwitchItem
@@ -39,8 +41,8 @@ from callflow_service.tables import AccountRow, DeviceRow, DidRow, SwitchUserRow
 class AccountsPage(Page):
     """Which accounts."""
 
-    q: Annotated[str | None, Field(max_length=100, description="Part of a username or a name")] = None
-    owner: Annotated[str | None, Field(description="Username of the owner")] = None
+    q: Annotated[Text | None, Field(max_length=100, description="Part of a username or a name")] = None
+    owner: Annotated[Text | None, Field(description="Username of the owner")] = None
     role: Role | None = None
     sort: Literal["id", "-id"] = "id"
 
@@ -48,9 +50,9 @@ class AccountsPage(Page):
 class DevicesPage(Page):
     """Which devices."""
 
-    q: Annotated[str | None, Field(max_length=100, description="Part of a label or a caller ID")] = None
-    owner: Annotated[str | None, Field(description="Username of the owner")] = None
-    technology: str | None = None
+    q: Annotated[Text | None, Field(max_length=100, description="Part of a label or a caller ID")] = None
+    owner: Annotated[Text | None, Field(description="Username of the owner")] = None
+    technology: Text | None = None
     forwarding: Annotated[bool | None, Field(description="Whether any call flow is set")] = None
     sort: Literal["id", "-id"] = "id"
 
@@ -58,16 +60,16 @@ class DevicesPage(Page):
 class DidsPage(Page):
     """Which DIDs."""
 
-    q: Annotated[str | None, Field(max_length=100, description="Part of a number")] = None
-    owner: Annotated[str | None, Field(description="Username of the owner of its device")] = None
-    device: Annotated[int | None, Field(description="Id of its device")] = None
+    q: Annotated[Text | None, Field(max_length=100, description="Part of a number")] = None
+    owner: Annotated[Text | None, Field(description="Username of the owner of its device")] = None
+    device: Annotated[Id | None, Field(description="Id of its device")] = None
     sort: Literal["id", "-id"] = "id"
 
 
 class SwitchesPage(Page):
     """Which switch users."""
 
-    q: Annotated[str | None, Field(max_length=100, description="Part of a username")] = None
+    q: Annotated[Text | None, Field(max_length=100, description="Part of a username")] = None
     sort: Literal["id", "-id"] = "id"
 
 
@@ -149,13 +151,14 @@ class Resource:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One resource as it shall be: `written` are the fields that the request itself names."""
+    """One resource as it shall be: `written` are the fields that the request itself names, `row` is what is stored."""
 
     session: AsyncSession
     house: House
     caller: Account
     item: BaseModel
     written: frozenset[str]
+    row: Any = None
 
 
 def _account_shape(row: Row) -> dict[str, Any]:
@@ -212,6 +215,9 @@ async def _account_columns(change: Change) -> dict[str, Any]:
         raise invalid("owner", "the owner of a user is a reseller or an admin, any other's an admin")
     if caller.role is Role.RESELLER and (item.role is not Role.USER or owner is None or owner.id != caller.id):
         raise Problem("not-allowed", "A reseller has users of its own, and no other accounts.")
+    stored = change.row.hash_policy if change.row else None
+    if caller.role is Role.RESELLER and item.hash_policy not in {None, HashPolicy.STRICT, caller.hash_policy, stored}:
+        raise Problem("not-allowed", "A reseller gives no user a hash_policy that is laxer than its own.")
     columns = item.model_dump(exclude={"owner", "password", "api_key", "name"}) | {
         "name": item.name or item.username,
         "owner_id": owner.id if owner else None,
@@ -231,11 +237,17 @@ async def _device_columns(change: Change) -> dict[str, Any]:
         raise invalid("owner", f"there is no account {item.owner}")
     if caller.role is not Role.ADMIN and caller.id not in {owner.id, owner.owner_id}:
         raise Problem("not-allowed")
+    # A number that is called can be a device's name, so nobody may take the name of a device elsewhere.
+    is_named_so = change.row is not None and (change.row.technology, change.row.name) == (item.technology, item.name)
+    if not is_named_so and await resources.is_taken_elsewhere(change.session, caller, item.name):
+        raise Problem("already-exists", f"There is a device {item.name} already.")
     return item.model_dump(exclude={"owner"}) | {"owner_id": owner.id}
 
 
 async def _did_columns(change: Change) -> dict[str, Any]:
     item, caller = cast(DidItem, change.item), change.caller
+    if caller.role is not Role.ADMIN and change.row is not None and change.row.number != item.number:
+        raise Problem("not-allowed", "A DID's number is an admin's to change.")
     if item.device is None:
         if caller.role is not Role.ADMIN:
             raise Problem("not-allowed", "A DID without a device is an admin's.")
@@ -329,6 +341,7 @@ def routers() -> list[APIRouter]:
 def _router(resource: Resource) -> APIRouter:  # noqa: C901, PLR0915 - five routes, each a few lines
     router = APIRouter(prefix=f"/v1/{resource.name}", tags=[resource.name.capitalize()], route_class=ApiRoute)
     key_type, page_type = resource.key_type, resource.page
+    path_type = Id if key_type is int else Text
     singular = resource.kind.removesuffix("_user")
     new_item, changes = _new_model(resource), _patch_model(resource)
     listed = create_model(
@@ -337,11 +350,8 @@ def _router(resource: Resource) -> APIRouter:  # noqa: C901, PLR0915 - five rout
         next=(str | None, Field(description="Where the next page is")),
         __doc__="A page of a list.",
     )
-    failures: dict[int | str, dict[str, Any]] = {
-        status: {"model": ProblemDocument} for status in (401, 403, 404, 409, 422)
-    }
 
-    @router.get("", response_model=listed, name=f"list_{resource.name}", responses=failures)
+    @router.get("", response_model=listed, name=f"list_{resource.name}")
     async def list_(request: Request, page: Annotated[page_type, Query()], caller: Reader, house: TheHouse) -> Response:  # type: ignore[valid-type]  # likewise
         fields = cast(Page, page).model_dump(exclude={"limit", "cursor", "sort"})
         if resource.kind == "switch_user" and caller.account.role is not Role.ADMIN:
@@ -360,16 +370,18 @@ def _router(resource: Resource) -> APIRouter:  # noqa: C901, PLR0915 - five rout
             shape=lambda row: _tagged(resource, row),
         )
 
-    @router.get("/{key}", response_model=resource.shown, name=f"show_{singular}", responses=failures)
-    async def show(request: Request, key: key_type, caller: Reader, house: TheHouse) -> Response:  # type: ignore[valid-type]  # likewise
+    @router.get("/{key}", response_model=resource.shown, name=f"show_{singular}")
+    async def show(request: Request, key: path_type, caller: Reader, house: TheHouse) -> Response:  # type: ignore[valid-type]  # likewise
         async with house.transactions.begin() as session:
             return with_etag(request, _tagged(resource, await _found(session, resource, caller.account, key)))
 
-    @router.post("", status_code=201, response_model=resource.shown, name=f"add_{singular}", responses=failures)
+    @router.post("", status_code=201, response_model=resource.shown, name=f"add_{singular}")
     async def add(request: Request, body: new_item, caller: Writer, house: TheHouse) -> Response:  # type: ignore[valid-type]  # likewise
         _may_add(resource, caller.account)
         async with house.transactions.begin(caller.origin) as session:
             fields = cast(BaseModel, body).model_dump(mode="json", exclude_unset=True, exclude_none=True)
+            if "id" in fields and caller.account.role is not Role.ADMIN:
+                raise Problem("not-allowed", "An id is an admin's to choose.")
             if key_type is int and "id" not in fields:
                 fields["id"] = await resources.next_id(session, resource.kind)  # type: ignore[arg-type]  # not a switch user's
             item = _validated(resource, fields)
@@ -381,28 +393,27 @@ def _router(resource: Resource) -> APIRouter:  # noqa: C901, PLR0915 - five rout
             shown = _tagged(resource, await _found(session, resource, caller.account, key))
         return with_etag(request, shown, status=201, location=f"/v1/{resource.name}/{key}")
 
+    patch_schema = {"$ref": f"#/components/schemas/{changes.__name__}"}
+
     @router.patch(
         "/{key}",
         response_model=resource.shown,
         name=f"change_{singular}",
-        responses=failures,
-        openapi_extra={
-            "requestBody": {"content": {"application/merge-patch+json": {"schema": changes.model_json_schema()}}}
-        },
+        openapi_extra={"requestBody": {"content": {"application/merge-patch+json": {"schema": patch_schema}}}},
     )
-    async def change(request: Request, key: key_type, body: changes, caller: Writer, house: TheHouse) -> Response:  # type: ignore[valid-type]  # likewise
+    async def change(request: Request, key: path_type, body: changes, caller: Writer, house: TheHouse) -> Response:  # type: ignore[valid-type]  # likewise
         async with house.transactions.begin(caller.origin) as session:
             row = await _found(session, resource, caller.account, key, locked=True)
             _check_may_change(resource, caller.account, row)
             shown = _tagged(resource, row)
             check_precondition(request, house, shown)
-            patch = cast(BaseModel, body).model_dump(mode="json", exclude_unset=True)
-            stated = patch.get(resource.key.key, key)
-            if stated != key:
+            # The merge is of what was sent: `body` has read it, and says no longer what was null in an object.
+            patch = await request.json()
+            if resource.key.key in patch and getattr(body, resource.key.key) != key:
                 raise invalid(resource.key.key, "cannot be changed")
-            merged = {name: value for name, value in (_as_item(resource, shown) | patch).items() if value is not None}
-            item = _validated(resource, merged)
-            columns = await resource.columns(Change(session, house, caller.account, item, frozenset(patch)))
+            item = _validated(resource, _merged(_as_item(resource, shown), patch))
+            columns = await resource.columns(Change(session, house, caller.account, item, frozenset(patch), row[0]))
+            await _check_uses(session, resource, row[0], columns)
             for name, value in columns.items():
                 if getattr(row[0], name) != value:
                     setattr(row[0], name, value)
@@ -410,8 +421,8 @@ def _router(resource: Resource) -> APIRouter:  # noqa: C901, PLR0915 - five rout
             shown = _tagged(resource, await _found(session, resource, caller.account, key))
         return with_etag(request, shown)
 
-    @router.delete("/{key}", status_code=204, response_class=Response, name=f"delete_{singular}", responses=failures)
-    async def delete(request: Request, key: key_type, caller: Writer, house: TheHouse) -> Response:  # type: ignore[valid-type]  # likewise
+    @router.delete("/{key}", status_code=204, response_class=Response, name=f"delete_{singular}")
+    async def delete(request: Request, key: path_type, caller: Writer, house: TheHouse) -> Response:  # type: ignore[valid-type]  # likewise
         async with house.transactions.begin(caller.origin) as session:
             row = await _found(session, resource, caller.account, key, locked=True)
             _check_may_change(resource, caller.account, row)
@@ -450,6 +461,38 @@ def _patch_model(resource: Resource) -> type[BaseModel]:
     )
 
 
+def _merged(stored: Any, patch: Any) -> Any:  # noqa: ANN401 - JSON
+    """What a merge patch makes of `stored` (RFC 7396)."""
+    if not isinstance(patch, dict):
+        return patch
+    found = dict(stored) if isinstance(stored, dict) else {}
+    for name, value in patch.items():
+        if value is None:
+            found.pop(name, None)
+        else:
+            found[name] = _merged(found.get(name), value)
+    return found
+
+
+async def _check_uses(session: AsyncSession, resource: Resource, row: Any, columns: dict[str, Any]) -> None:  # noqa: ANN401 - a row of any of the four
+    """Refuse a change by which what is used would no longer be what its users need.
+
+    Raises:
+        Problem: `in-use`.
+    """
+    match resource.kind:
+        case "account" if row.role != columns["role"]:
+            needed_as = "owner"
+        case "device" if row.technology == FAX_TECHNOLOGY != columns["technology"]:
+            needed_as = "fax_device"
+        case "did" if row.device_id != columns["device_id"]:
+            needed_as = "did"
+        case _:
+            return
+    if uses := await resources.used_by(session, needed_as, row.id):
+        raise Problem("in-use", "", {"used_by": uses})
+
+
 def _as_item(resource: Resource, shown: dict[str, Any]) -> dict[str, Any]:
     """A resource as the world file would have it. A stored secret, which is not shown, is stood in for."""
     item = {name: shown[name] for name in resource.item.model_fields if name in shown}
@@ -479,7 +522,7 @@ async def _found(session: AsyncSession, resource: Resource, viewer: Account, key
 
 
 def _may_add(resource: Resource, caller: Account) -> None:
-    if caller.role is Role.ADMIN or (caller.role is Role.RESELLER and resource.kind != "switch_user"):
+    if caller.role is Role.ADMIN or (caller.role is Role.RESELLER and resource.kind in {"account", "device"}):
         return
     raise Problem("not-allowed")
 
@@ -511,4 +554,4 @@ async def _flushed(session: AsyncSession) -> None:
             raise Problem("already-exists") from None
         if constraint.startswith("fk_"):
             raise Problem("in-use", "A call flow still uses it as it is.", {"used_by": []}) from None
-        raise invalid("", f"{constraint} forbids it") from None
+        raise invalid("", "what is stored meanwhile does not go with it") from None

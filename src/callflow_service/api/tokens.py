@@ -10,11 +10,12 @@ from sqlmodel import select
 from callflow_service.api.dependencies import ApiRoute, Reader, TheHouse, Writer
 from callflow_service.api.lists import Page, cursor_value, page_of
 from callflow_service.api.problems import Problem, invalid
-from callflow_service.api.shapes import Moment, ProblemDocument, as_json
+from callflow_service.api.shapes import Id, Moment, as_json
 from callflow_service.domain.access import may_change
 from callflow_service.domain.tokens import Scope, new_token
 from callflow_service.repositories import tokens
 from callflow_service.repositories.visibility import may_see
+from callflow_service.resources.types import Line, Username
 from callflow_service.tables import AccountRow, TokenRow
 
 router = APIRouter(prefix="/v1/tokens", tags=["Tokens"], route_class=ApiRoute)
@@ -27,8 +28,10 @@ class NewToken(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    account: Annotated[str | None, Field(description="Username of the account it speaks for; else your own")] = None
-    name: Annotated[str, Field(min_length=1, max_length=255, description="What it is for")] = "token"
+    account: Annotated[Username | None, Field(description="Username of the account it speaks for; else your own")] = (
+        None
+    )
+    name: Annotated[Line, Field(description="What it is for")] = "token"
     scope: Scope = Scope.READ
     expires_in_days: Annotated[
         int | None, Field(ge=1, le=36500, description="How long it lives, in days; null for ever")
@@ -60,7 +63,7 @@ class Tokens(BaseModel):
     next: str | None
 
 
-@router.post("", status_code=201, response_model=ShownToken, responses={403: {"model": ProblemDocument}})
+@router.post("", status_code=201, response_model=ShownToken)
 async def create_token(wanted: NewToken, caller: Writer, house: TheHouse) -> Response:
     """Make a token. It is shown this once; only a hash of it is kept."""
     async with house.transactions.begin(caller.origin) as session:
@@ -90,7 +93,7 @@ async def list_tokens(request: Request, page: Annotated[Page, Query()], caller: 
 
 
 @router.delete("/{token_id}", status_code=204, response_class=Response)
-async def revoke_token(token_id: int, caller: Writer, house: TheHouse) -> Response:
+async def revoke_token(token_id: Id, caller: Writer, house: TheHouse) -> Response:
     """Take a token away; it works no longer at once."""
     async with house.transactions.begin(caller.origin) as session:
         found = await tokens.visible(session, caller.account, token_id)

@@ -41,9 +41,9 @@ class Lead:
     target: int
 
 
-async def flows(connection: Connection, device_id: int) -> Mapping[State, CallFlow]:
-    """What the device does in each state that was ever set."""
-    rows = await connection.fetch(_FLOWS, device_id)
+async def flows(connection: Connection, device_id: int, *, locked: bool = False) -> Mapping[State, CallFlow]:
+    """What the device does in each state that was ever set; with `locked`, until the transaction ends."""
+    rows = await connection.fetch(f"{_FLOWS} FOR NO KEY UPDATE OF flow" if locked else _FLOWS, device_id)
     return {State(row[0]): call_flow(tuple(row)[1:]) for row in rows}
 
 

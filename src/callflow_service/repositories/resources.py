@@ -11,6 +11,7 @@ from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from callflow_service.domain.access import Account, Role
+from callflow_service.domain.callflow import MAX_ID
 from callflow_service.repositories.visibility import may_see
 from callflow_service.storage.transactions import run
 from callflow_service.tables import AccountRow, CallFlowRow, DeviceRow, DidRow, SwitchUserRow
@@ -157,10 +158,22 @@ async def account_by_name(session: AsyncSession, viewer: Account, username: str)
     return (await run(session, statement)).scalar_one_or_none()
 
 
+async def is_taken_elsewhere(session: AsyncSession, viewer: Account, name: str) -> bool:
+    """Whether a device that `viewer` may not see has this name."""
+    seen = select(col(DeviceRow.id)).join(AccountRow, col(AccountRow.id) == DeviceRow.owner_id)
+    statement = select(col(DeviceRow.id)).where(
+        col(DeviceRow.name) == name, col(DeviceRow.id).not_in(seen.where(may_see(viewer, AccountRow)))
+    )
+    return (await run(session, statement.limit(1))).first() is not None
+
+
 async def next_id(session: AsyncSession, table: Literal["account", "device", "did"]) -> int:
-    """The next free id; other transactions that want one wait until this one ends."""
+    """The next free id, which nothing had before; other transactions that want one wait until this one ends.
+
+    The history of a device is shown to whoever has the device, so a deleted one's id must not come back.
+    """
     await run(session, text("SELECT pg_advisory_xact_lock(hashtext(:lock))"), lock=f"callflow id {table}")
-    found = await run(session, text(f"SELECT coalesce(max(id), 0) + 1 FROM {table}"))  # noqa: S608 - one of three names
+    found = await run(session, text(_NEXT_ID[table]), most=MAX_ID)
     return int(found.scalar_one())
 
 
@@ -170,6 +183,13 @@ async def used_by(session: AsyncSession, kind: str, key: Key) -> list[dict[str, 
     return [{"kind": kind, "id": id_} | ({"state": state} if state else {}) for kind, id_, state in rows]
 
 
+_NEXT_ID: Final = {
+    "account": """SELECT greatest((SELECT max(id) FROM account WHERE id < :most),
+        (SELECT max(account_id) FROM callflow_history WHERE account_id < :most), 0) + 1""",
+    "device": """SELECT greatest((SELECT max(id) FROM device WHERE id < :most),
+        (SELECT max(device_id) FROM callflow_history WHERE device_id < :most), 0) + 1""",
+    "did": "SELECT coalesce((SELECT max(id) FROM did WHERE id < :most), 0) + 1",
+}
 _USES: Final = {
     "account": """SELECT 'device' AS kind, id, NULL AS state FROM device WHERE owner_id = :key
         UNION ALL SELECT 'account', id, NULL FROM account WHERE owner_id = :key""",
@@ -177,6 +197,9 @@ _USES: Final = {
             AND device_id <> :key
         UNION ALL SELECT 'did', id, NULL FROM did WHERE device_id = :key""",
     "did": "SELECT 'callflow' AS kind, device_id AS id, state FROM callflow WHERE caller_id_did_id = :key",
+    "owner": "SELECT 'account' AS kind, id, NULL AS state FROM account WHERE owner_id = :key",
+    "fax_device": """SELECT 'callflow' AS kind, device_id AS id, state FROM callflow
+        WHERE target_device_id = :key AND action = 'fax_detect'""",
     "switch_user": "SELECT 'switch' AS kind, 0 AS id, NULL AS state WHERE false AND :key <> ''",
 }
 

@@ -10,6 +10,7 @@ from sqlmodel import col, delete, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from callflow_service.domain.access import Account, Role
+from callflow_service.domain.signature import HashPolicy
 from callflow_service.domain.tokens import Scope, token_hash
 from callflow_service.repositories.visibility import may_see
 from callflow_service.storage.transactions import run
@@ -20,6 +21,7 @@ _FIND: Final = text("""
 WITH found AS (
     SELECT token.id, token.scope, token.expires_at, token.last_used_at,
         account.id AS account_id, account.username, account.role, account.blocked, account.pbx_addon,
+        account.hash_policy,
         account.api_enabled AND coalesce(owner.role <> 'reseller' OR owner.api_enabled, true) AS api_enabled,
         account.allowed_addresses
     FROM token JOIN account ON account.id = token.account_id LEFT JOIN account AS owner ON owner.id = account.owner_id
@@ -58,7 +60,7 @@ async def find(session: AsyncSession, token: str) -> FoundToken | None:
         blocked=row.blocked,
         api_enabled=row.api_enabled,
         pbx_addon=row.pbx_addon,
-        hash_policy=None,
+        hash_policy=HashPolicy(row.hash_policy) if row.hash_policy else None,
         api_key="",
         password_hash=None,
         allowed_addresses=tuple(row.allowed_addresses or ()),

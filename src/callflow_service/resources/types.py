@@ -110,7 +110,7 @@ CallerNumber = Annotated[
         "underscores",
     ),
 ]
-Secret = Annotated[str, _Text(r"[\s\S]{1,1024}", "must be 1 to 1024 characters")]
+Secret = Annotated[str, _Text(r"[^\ud800-\udfff]{1,1024}", "must be 1 to 1024 characters")]
 Key = Line
 Technology = Annotated[
     str,

@@ -46,6 +46,7 @@ class Face:
         handlers: How it answers errors of its own, those of FastAPI's included.
         headers: The security headers of its answers.
         security_schemes: Its callers' credentials as the OpenAPI document has them, beside those that FastAPI finds.
+        schemas: Schemas that its routes refer to by name, beside those that FastAPI finds.
         max_body: The largest request body that is read, in bytes.
         sheds: Whether its requests are refused unread while too much is in work.
         is_tolerant: Whether doubled slashes in a path count as one, and trailing ones are dropped.
@@ -61,6 +62,7 @@ class Face:
     handlers: Mapping[type[Exception], Handler] = field(default_factory=dict)
     headers: Headers = SECURITY_HEADERS
     security_schemes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    schemas: Mapping[str, Any] = field(default_factory=dict)
     max_body: int = 64 * 1024
     sheds: bool = False
     is_tolerant: bool = False

@@ -80,14 +80,15 @@ async def _answer_defect(request: Request, _: Exception) -> Response:
 
 
 def _name_security_schemes(app: FastAPI, faces: Faces) -> None:
-    """Add the faces' security schemes to the OpenAPI document, which is made on the first request for it."""
+    """Add the faces' security schemes and schemas to the OpenAPI document, which is made on first request."""
     make_document = app.openapi
 
     def openapi() -> dict[str, Any]:
         document = make_document()
-        schemes = document.setdefault("components", {}).setdefault("securitySchemes", {})
+        components = document.setdefault("components", {})
         for face in faces.all:
-            schemes.update(face.security_schemes)
+            components.setdefault("securitySchemes", {}).update(face.security_schemes)
+            components.setdefault("schemas", {}).update(face.schemas)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way to extend the document
