@@ -47,7 +47,7 @@ OTHER_POSTGRESQL = $(wildcard /usr/lib/postgresql/*/bin $(CURDIR)/$(VENV)/lib/py
 test-postgresql: $(VENV)/developing ## Run the tests that ask PostgreSQL most on other releases of it (Debian: postgresql)
 	@for programs in $(OTHER_POSTGRESQL); do \
 		$$programs/postgres --version && \
-		CALLFLOW_TEST_POSTGRESQL=$$programs $(BIN)/pytest -m "not faults" tests/storage tests/switch tests/mor || exit 1; \
+		CALLFLOW_TEST_POSTGRESQL=$$programs $(BIN)/pytest -m "not faults" tests/storage tests/switch tests/mor tests/api || exit 1; \
 	done
 
 test-proxy: $(VENV)/developing ## Run the tests behind real proxies (Debian: nginx-light haproxy caddy apache2 pgbouncer)

@@ -6,12 +6,12 @@ from alembic import context
 from sqlalchemy import Connection
 
 from callflow_service.storage.embedded import settings_with_database
-from callflow_service.storage.migrating import with_connection
+from callflow_service.storage.migrating import is_compared, with_connection
 from callflow_service.tables import metadata
 
 
 def run(connection: Connection) -> None:
-    context.configure(connection=connection, target_metadata=metadata, compare_type=True)
+    context.configure(connection=connection, target_metadata=metadata, compare_type=True, include_object=is_compared)
     with context.begin_transaction():
         context.run_migrations()
 

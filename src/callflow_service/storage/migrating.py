@@ -30,6 +30,11 @@ _ONE_AT_A_TIME: Final = f"SELECT pg_try_advisory_lock({locks.MIGRATING})"
 _log = logging.getLogger(__name__)
 
 
+def is_compared(_: object, name: str | None, kind: str, *__: object) -> bool:
+    """Whether Alembic is to compare a thing with the tables: the search indexes are only where `pg_trgm` is."""
+    return not (kind == "index" and (name or "").startswith("ix_search_"))
+
+
 def alembic_config(connection: Connection | None = None) -> Config:
     """Alembic's configuration, with the migrations of the installed package or of the source tree."""
     config = Config()
