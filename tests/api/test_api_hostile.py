@@ -1,5 +1,6 @@
 """What was made to break the JSON API, or to get more of it than its account has."""
 
+import asyncio
 import base64
 from typing import Any
 
@@ -137,6 +138,42 @@ async def test_without_the_database_the_api_says_when_to_come_back(start_service
     service = await start_service(SecretStr("postgresql://postgres@127.0.0.1:1/callflow"))
     response = await service.get("/v1/devices", headers={"Authorization": f"Bearer {new_token()}"})
     assert (problem(response), response.headers["retry-after"]) == ((503, "unavailable"), "2")
+
+
+@pytest.mark.parametrize("end", ["pg_terminate_backend", "pg_cancel_backend"])
+@pytest.mark.parametrize("table", ["device", "callflow"])
+async def test_a_statement_that_the_database_ends_is_no_defect(
+    house: httpx.AsyncClient, admin: dict[str, str], demo: OwnDemo, table: str, end: str
+) -> None:
+    url, empty = "/v1/devices/4/callflow/busy", {"otherwise": {"action": "empty"}}
+    await house.put(url, json=empty, headers=admin)
+    column = "id" if table == "device" else "device_id"
+    async with demo.database.transaction():
+        await demo.database.fetch(f"SELECT FROM {table} WHERE {column} = 4 FOR UPDATE")
+        waiting = asyncio.create_task(house.put(url, json=empty, headers=admin))
+        ended = 0
+        while not ended:
+            ended = await demo.database.fetchval(
+                f"SELECT count({end}(pid)) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"  # noqa: S608 - ours
+                " AND datname = current_database()"
+            )
+            await asyncio.sleep(0.02)
+        assert problem(await waiting) == (503, "unavailable")
+    assert (await house.put(url, json=empty, headers=admin)).status_code == 200
+
+
+async def test_a_use_that_is_not_seen_is_not_listed(
+    house: httpx.AsyncClient, admin: dict[str, str], make_token: MakeToken
+) -> None:
+    step = {"to": {"device": 201}}
+    flow = {"otherwise": {"action": "forward", "steps": [step]}}
+    assert (await house.put("/v1/devices/4/callflow/busy", json=flow, headers=admin)).status_code == 200
+    for headers, uses in (
+        (await bearer(make_token, RESELLER), []),
+        (admin, [{"kind": "callflow", "id": 4, "state": "busy"}]),
+    ):
+        response = await house.delete("/v1/devices/201", headers=headers)
+        assert (problem(response), response.json()["used_by"]) == ((409, "in-use"), uses)
 
 
 async def test_calls_of_the_api_are_counted_by_their_names(house: httpx.AsyncClient, admin: dict[str, str]) -> None:

@@ -52,7 +52,7 @@ async def ask(url: str, checks: Sequence[str], options: Sequence[str], folder: P
         *usual,
         *options,
         cwd=folder,
-        env=os.environ | {"SCHEMATHESIS_HOOKS": "openapi_hooks", "PYTHONPATH": f"{HERE}:{HERE.parent}"},
+        env=os.environ | {"SCHEMATHESIS_HOOKS": "openapi_hooks", "PYTHONPATH": f"{HERE}:{HERE.parent / 'helpers'}"},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )

@@ -413,7 +413,7 @@ def _router(resource: Resource) -> APIRouter:  # noqa: C901, PLR0915 - five rout
                 raise invalid(resource.key.key, "cannot be changed")
             item = _validated(resource, _merged(_as_item(resource, shown), patch))
             columns = await resource.columns(Change(session, house, caller.account, item, frozenset(patch), row[0]))
-            await _check_uses(session, resource, row[0], columns)
+            await _check_uses(session, resource, caller.account, row[0], columns)
             for name, value in columns.items():
                 if getattr(row[0], name) != value:
                     setattr(row[0], name, value)
@@ -427,7 +427,8 @@ def _router(resource: Resource) -> APIRouter:  # noqa: C901, PLR0915 - five rout
             row = await _found(session, resource, caller.account, key, locked=True)
             _check_may_change(resource, caller.account, row)
             check_precondition(request, house, _tagged(resource, row))
-            if uses := await resources.used_by(session, resource.kind, key):
+            uses = await resources.used_by(session, caller.account, resource.kind, key)
+            if uses is not None:
                 raise Problem("in-use", "", {"used_by": uses})
             await session.delete(row[0])
             await _flushed(session)
@@ -474,7 +475,13 @@ def _merged(stored: Any, patch: Any) -> Any:  # noqa: ANN401 - JSON
     return found
 
 
-async def _check_uses(session: AsyncSession, resource: Resource, row: Any, columns: dict[str, Any]) -> None:  # noqa: ANN401 - a row of any of the four
+async def _check_uses(
+    session: AsyncSession,
+    resource: Resource,
+    caller: Account,
+    row: Any,  # noqa: ANN401 - a row of any of the four
+    columns: dict[str, Any],
+) -> None:
     """Refuse a change by which what is used would no longer be what its users need.
 
     Raises:
@@ -489,7 +496,8 @@ async def _check_uses(session: AsyncSession, resource: Resource, row: Any, colum
             needed_as = "did"
         case _:
             return
-    if uses := await resources.used_by(session, needed_as, row.id):
+    uses = await resources.used_by(session, caller, needed_as, row.id)
+    if uses is not None:
         raise Problem("in-use", "", {"used_by": uses})
 
 

@@ -177,10 +177,24 @@ async def next_id(session: AsyncSession, table: Literal["account", "device", "di
     return int(found.scalar_one())
 
 
-async def used_by(session: AsyncSession, kind: str, key: Key) -> list[dict[str, Any]]:
-    """What names a resource still: the first hundred, as `{"kind": ..., "id": ...}`."""
-    rows: Any = await run(session, text(f"SELECT kind, id, state FROM ({_USES[kind]}) AS uses LIMIT 100"), key=key)  # noqa: S608 - ours
-    return [{"kind": kind, "id": id_} | ({"state": state} if state else {}) for kind, id_, state in rows]
+async def used_by(session: AsyncSession, viewer: Account, kind: str, key: Key) -> list[dict[str, Any]] | None:
+    """What names a resource still, as `{"kind": ..., "id": ...}`, None where nothing does.
+
+    Of the first hundred it lists those that `viewer` may see.
+    """
+    found = await run(session, text(f"SELECT kind, id, state FROM ({_USES[kind]}) AS uses LIMIT 100"), key=key)  # noqa: S608 - ours
+    uses: Sequence[Row] = found.all()
+    if not uses:
+        return None
+    named = [id_ for kind, id_, _ in uses if kind != "account"]
+    visible = select(col(DeviceRow.id)).join(AccountRow, col(AccountRow.id) == DeviceRow.owner_id)
+    visible = visible.where(col(DeviceRow.id).in_(named), may_see(viewer, AccountRow))
+    seen = set((await run(session, visible)).scalars())
+    return [
+        {"kind": kind, "id": id_} | ({"state": state} if state else {})
+        for kind, id_, state in uses
+        if kind not in {"callflow", "device"} or id_ in seen
+    ]
 
 
 _NEXT_ID: Final = {

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final, cast
 
-from asyncpg import Connection
+from asyncpg import Connection, InterfaceError, PostgresError
 from pydantic import SecretStr
 from sqlalchemy import Executable, Result, text
 from sqlalchemy.exc import DBAPIError
@@ -20,6 +20,8 @@ from callflow_service.settings import driver_url
 from callflow_service.storage.connecting import SERVER_TROUBLE, Connector
 
 _UNUSED_SECONDS: Final = 300
+# 40: taken back for another transaction, as in a deadlock; the same request can succeed.
+_TRY_AGAIN: Final = (*SERVER_TROUBLE, "40")
 
 
 class Transactions:
@@ -68,8 +70,13 @@ class Transactions:
             raise StorageUnavailable(type(error).__name__) from error
         except DBAPIError as error:
             state = str(getattr(error.orig, "sqlstate", None) or "")
-            if error.connection_invalidated or state.startswith(SERVER_TROUBLE):
+            if error.connection_invalidated or state.startswith(_TRY_AGAIN):
                 raise StorageUnavailable(type(error.orig).__name__) from error
+            raise
+        except (PostgresError, InterfaceError) as error:
+            # Of a statement that went to the driver itself; its InterfaceError is a connection that is closed.
+            if isinstance(error, InterfaceError) or str(error.sqlstate or "").startswith(_TRY_AGAIN):
+                raise StorageUnavailable(type(error).__name__) from error
             raise
 
     async def close(self) -> None:
