@@ -202,6 +202,17 @@ async def test_every_change_is_in_the_history_and_can_be_undone(
     assert forced.json()["after"] == forward({"device": 5})
 
 
+async def test_a_caller_id_that_mor_set_is_put_back_as_it_was(house: httpx.AsyncClient, admin: dict[str, str]) -> None:
+    values = {"u": "admin", "device_id": "4", "callflow_action": "forward", "state": "busy", "forward_to_device": "5"}
+    sent = values | {"custom": "Acme, Inc. ${x}"}
+    assert "successfully updated" in (await house.post(UPDATE, data=signed(sent))).text
+    await house.delete("/v1/devices/4/callflow/busy", headers=admin)
+    newest = (await house.get("/v1/devices/4/callflow/history", headers=admin)).json()["items"][0]
+    undone = await house.post(f"/v1/history/{newest['id']}/undo", headers=admin)
+    assert (undone.status_code, undone.json()["after"]) == (200, newest["before"])
+    assert newest["before"] == forward({"device": 5}, {"kind": "custom", "text": "Acme, Inc. ${x}"})
+
+
 async def test_a_flow_is_restored_to_how_it_was(house: httpx.AsyncClient, admin: dict[str, str]) -> None:
     await house.put("/v1/devices/4/callflow/busy", json=forward({"device": 5}), headers=admin)
     moment = datetime.now(UTC).isoformat()

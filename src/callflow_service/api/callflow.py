@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Final, assert_never
+from typing import Annotated, Any, Final, assert_never, cast
 
 from asyncpg import Connection
 from fastapi import APIRouter, Query, Request, Response
@@ -356,7 +356,13 @@ async def _read_stored(
         sent = StateFlow.model_validate(stored_shape(stored))
     except ValidationError as error:
         raise problem_of_fields(error.errors(include_url=False, include_input=False)) from None
-    return await _read(session, caller, device, state, sent.otherwise, "before")
+    action = sent.otherwise
+    if not isinstance(action, ForwardAction) or not isinstance(shown := action.steps[0].caller_id, CustomCallerId):
+        return await _read(session, caller, device, state, action, "before")
+    # Any text was good enough for MOR's call, and what it set can be put back.
+    step = action.steps[0].model_copy(update={"caller_id": DeviceCallerId(kind="device")})
+    read = await _read(session, caller, device, state, action.model_copy(update={"steps": [step]}), "before")
+    return replace(cast(Forward, read), caller_id=Custom(shown.text))
 
 
 async def _save(connection: Connection, device: OwnedDevice, state: State, flow: CallFlow, origin: Origin) -> list[str]:
