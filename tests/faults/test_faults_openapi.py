@@ -37,7 +37,11 @@ CHECKS: Final = (
 HERE: Final = Path(__file__).parent
 
 # A body that is well formed can name what is not there, and a state's address takes more methods than its neighbours'.
-JSON_CHECKS: Final = tuple(each for each in CHECKS if each not in {"positive_data_acceptance", "unsupported_method"})
+JSON_CHECKS: Final = tuple(
+    each
+    for each in CHECKS
+    if each not in {"positive_data_acceptance", "unsupported_method", "allow_header_conformance"}
+)
 
 
 async def ask(url: str, checks: Sequence[str], options: Sequence[str], folder: Path) -> tuple[int | None, str]:
@@ -90,8 +94,15 @@ async def test_every_call_of_the_json_api_answers_as_the_document_says(
     async with open_own_demo(create_database, migrated_url) as demo:
         service = await start_service(demo.url)
         token = new_token()
+        # An account and a token with ids that are not hit upon, or the requests would lock themselves out.
         await demo.database.execute(
-            "INSERT INTO token (account_id, name, scope, token_hash) VALUES (1, 'test', 'write', $1)", token_hash(token)
+            "INSERT INTO account (id, username, name, role, pbx_addon, api_enabled, blocked)"
+            " VALUES (987654321, 'asking', 'Asking', 'admin', false, true, false)"
+        )
+        await demo.database.execute(
+            "INSERT INTO token (id, account_id, name, scope, token_hash) OVERRIDING SYSTEM VALUE"
+            " VALUES (987654321, 987654321, 'test', 'write', $1)",
+            token_hash(token),
         )
         options = ("--include-path-regex", "^/v1/", "-H", f"Authorization: Bearer {token}", "--max-examples", "10")
         status, told = await ask(str(service.base_url), JSON_CHECKS, options, tmp_path)
