@@ -347,3 +347,19 @@ async def test_too_many_wrong_tokens_are_told_when_to_come_back(start_service: S
         response = await service.get("/v1/devices", headers={"Authorization": "Bearer cf_wrong"})
     assert problem(response) == (429, "too-many-guesses")
     assert int(response.headers["retry-after"]) >= 1
+
+
+async def test_a_version_must_be_named_where_the_setting_says_so(
+    start_service: StartService, demo: OwnDemo, admin: dict[str, str]
+) -> None:
+    service = await start_service(demo.url, require_if_match=True)
+    for method, path, body in (
+        ("PATCH", "devices/4", {"caller_name": "A"}),
+        ("DELETE", "devices/100", None),
+        ("PUT", "devices/4/callflow/busy", {"otherwise": {"action": "voicemail"}}),
+        ("PUT", "devices/4/callflow", {"states": {}}),
+        ("DELETE", "devices/4/callflow/busy", None),
+    ):
+        response = await service.request(method, f"/v1/{path}", json=body, headers=admin)
+        assert problem(response) == (428, "precondition-needed")
+    assert (await service.get("/v1/history", headers=admin)).json()["items"] == []
