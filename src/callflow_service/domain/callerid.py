@@ -67,6 +67,8 @@ def read_wish(privacy_header: str, otherwise: str) -> Wish:
     Values are separated by `;`, `,` or blanks. A header without any value that is known here says nothing: then
     `otherwise` counts, the switch's own reading of the call.
     """
+    if not privacy_header:
+        return Wish(Privacy.from_wire(otherwise), diversions=False)
     values = _PRIVACY_VALUES.intersection(re.split(r"[;,\s]+", privacy_header.lower()))
     if not values:
         return Wish(Privacy.from_wire(otherwise), diversions=False)

@@ -13,6 +13,8 @@ def decoded(raw: bytes) -> str:
 
 def decoded_again(damaged: str) -> str:
     """Mend a text that was decoded as UTF-8 with `surrogateescape`: where that damaged it, it is read as Latin-1."""
+    if damaged.isascii():
+        return damaged
     try:
         return decoded(damaged.encode("utf-8", "surrogateescape"))
     except UnicodeEncodeError:

@@ -173,9 +173,12 @@ async def _read_values(request: Request, values: dict[str, str]) -> str:
 
 
 def _form(encoded: bytes | bytearray) -> list[tuple[str, str]]:
-    # Decoded as Latin-1, each character is a byte, so that each value can be told to be UTF-8 or not.
-    pairs = parse_qsl(encoded.decode("latin-1"), keep_blank_values=True, encoding="latin-1")
-    return [(decoded(name.encode("latin-1")), decoded(value.encode("latin-1"))) for name, value in pairs]
+    try:
+        return parse_qsl(encoded.decode(), keep_blank_values=True, errors="strict")
+    except UnicodeDecodeError:
+        # Decoded as Latin-1, each character is a byte, so that each value can be told to be UTF-8 or not.
+        pairs = parse_qsl(encoded.decode("latin-1"), keep_blank_values=True, encoding="latin-1")
+        return [(decoded(name.encode("latin-1")), decoded(value.encode("latin-1"))) for name, value in pairs]
 
 
 def _text(value: Any) -> str:  # noqa: ANN401 - JSON can be anything
