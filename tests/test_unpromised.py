@@ -4,6 +4,7 @@ from types import ModuleType
 
 import pytest
 
+from callflow_service.credentials.guesses import check_limits
 from callflow_service.serving.connections import check_uvicorn
 from callflow_service.unpromised import LibraryChanged, need
 
@@ -24,6 +25,10 @@ class Inherited(Kept):
 
 def test_the_installed_uvicorn_has_the_names_that_are_used_of_it() -> None:
     check_uvicorn()
+
+
+def test_the_installed_limits_has_the_names_that_are_used_of_it() -> None:
+    check_limits()
 
 
 @pytest.mark.parametrize("owner", [Kept, Inherited])

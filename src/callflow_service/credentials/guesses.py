@@ -21,6 +21,7 @@ from pydantic import SecretStr
 
 from callflow_service.credentials.counting import Counter, Guesser, Refused
 from callflow_service.domain.errors import TooManyGuesses
+from callflow_service.unpromised import need
 
 _MOST_REFUSED: Final = 10_000
 _MOST_ASKED: Final = 10_000
@@ -61,6 +62,7 @@ class Guesses:
     """
 
     def __init__(self, limits: str, address_limits: str, redis_url: SecretStr, *, most_counts: int = 20_000) -> None:
+        check_limits()
         parsed = parse_many(limits), parse_many(address_limits)
         self._counter = Counter(SlidingWindowCounterRateLimiter(_BoundedMemory(most_counts)), *parsed)
         self._shared = None
@@ -135,6 +137,15 @@ class Guesses:
         for key, seconds in zip(client, refused, strict=True):
             if seconds > 0:
                 self._refused[key] = max(time.monotonic() + seconds, self._refused.get(key, 0.0))
+
+
+def check_limits() -> None:
+    """Check that the library's memory still has what `_BoundedMemory` leans on.
+
+    Raises:
+        LibraryChanged: It lacks a name.
+    """
+    need(MemoryStorage, "clear", "expirations", "get", "incr", "storage")
 
 
 class _BoundedMemory(MemoryStorage):
