@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from api_answers import MakeToken, problem
+from mor_requests import UPDATE, signed
 from own_demo import OwnDemo
 
 FRONT_DESK = {
@@ -263,3 +264,35 @@ async def test_what_cannot_be_read_is_told(house: httpx.AsyncClient, admin: dict
     assert (response.status_code, response.json()["type"]) == (405, "/problems/method-not-allowed")
     page = await house.get("/problems/in-use")
     assert (page.status_code, "Something still uses it" in page.text) == (200, True)
+
+
+async def test_a_new_api_key_is_shown_once_and_signs(
+    house: httpx.AsyncClient, admin: dict[str, str], demo: OwnDemo
+) -> None:
+    made = await house.post("/v1/accounts/21/api_key", headers=admin)
+    assert (made.status_code, list(made.json()), made.headers["cache-control"]) == (201, ["api_key"], "no-store")
+    values = {"u": "user2", "device_id": "200", "callflow_action": "empty", "state": "busy"}
+    page = await house.post(UPDATE, data=signed(values, made.json()["api_key"]))
+    assert "successfully updated" in page.text
+    assert (await house.get("/v1/accounts/21", headers=admin)).json()["has_api_key"]
+    history = await demo.database.fetchval("SELECT after FROM callflow_history WHERE kind = 'account'")
+    assert made.json()["api_key"] not in history
+    assert '"api_key_changed": true' in history
+
+
+@pytest.mark.parametrize(
+    ("caller", "account", "answer"),
+    [
+        (10, 21, (201, "")),
+        (10, 10, (403, "not-allowed")),
+        (10, 20, (404, "not-found")),
+        (20, 20, (403, "not-allowed")),
+        (12, 20, (403, "not-allowed")),
+    ],
+)
+async def test_a_new_api_key_is_made_by_those_above_an_account_alone(
+    house: httpx.AsyncClient, make_token: MakeToken, caller: int, account: int, answer: tuple[int, str]
+) -> None:
+    headers = {"Authorization": f"Bearer {await make_token(caller)}"}
+    response = await house.post(f"/v1/accounts/{account}/api_key", headers=headers)
+    assert (response.status_code, "") == answer if answer[0] == 201 else problem(response) == answer

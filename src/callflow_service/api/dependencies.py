@@ -108,24 +108,6 @@ Writer = Annotated[Caller, Depends(_writer)]
 """An account with a token that may change things."""
 
 
-async def _admin(caller: Reader) -> Caller:
-    if caller.account.role is not Role.ADMIN:
-        raise Problem("not-allowed")
-    return caller
-
-
-AdminReader = Annotated[Caller, Depends(_admin)]
-"""An admin."""
-
-
-async def _admin_writer(caller: Writer) -> Caller:
-    return await _admin(caller)
-
-
-AdminWriter = Annotated[Caller, Depends(_admin_writer)]
-"""An admin with a token that may change things."""
-
-
 _TOLD: Final = (Problem, RequestValidationError, TooManyGuesses, StorageUnavailable, BodyTooLarge)
 
 
@@ -239,9 +221,5 @@ def with_etag(request: Request, shown: dict[str, Any], *, status: int = 200, loc
     known = {each.strip().removeprefix("W/") for each in request.headers.get("if-none-match", "").split(",")}
     if request.method == "GET" and (tag in known or "*" in known):
         return Response(status_code=304, headers=headers)
-    body = json.dumps(shown, default=_plain, ensure_ascii=False).encode("utf-8", "replace")
+    body = json.dumps(shown, default=str, ensure_ascii=False).encode("utf-8", "replace")
     return Response(body, status, headers, "application/json")
-
-
-def _plain(value: object) -> str:
-    return str(value)

@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 
-from callflow_service.api import callflow, resources, tokens
+from callflow_service.api import api_keys, callflow, resources, tokens
 from callflow_service.api.dependencies import MAX_BODY, ApiRoute, House
 from callflow_service.api.problems import KINDS, MEDIA_TYPE, Problem, pages
 from callflow_service.api.shapes import ProblemDocument
@@ -69,6 +69,7 @@ def api_face(house: House) -> Face:
 def _routers() -> Iterator[APIRouter]:
     yield tokens.router
     yield callflow.router
+    yield api_keys.router
     yield from resources.routers()
 
 

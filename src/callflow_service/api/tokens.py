@@ -80,7 +80,7 @@ async def create_token(wanted: NewToken, caller: Writer, house: TheHouse) -> Res
             session, account_id=account.id, name=wanted.name, scope=wanted.scope, token=token, lives=lives
         )
         shown = _shown(row, username) | {"token": token}
-    return as_json(shown, 201, {"Location": f"/v1/tokens/{row.id}", "Cache-Control": "no-store"})
+    return as_json(shown, 201, {"Location": f"/v1/tokens/{row.id}"})
 
 
 @router.get("", response_model=Tokens)
