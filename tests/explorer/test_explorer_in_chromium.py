@@ -271,7 +271,7 @@ async def test_the_sha1_is_sha1(explorer: Explorer) -> None:
 
 async def test_the_panel_goes_by_keyboard_and_the_key_is_covered_until_it_is_wanted(explorer: Explorer) -> None:
     page = explorer.page
-    key, show = page.get_by_label("API key", exact=True), page.get_by_role("button", name="Show")
+    key, show = page.get_by_label("API key", exact=True), page.get_by_role("button", name="Show", exact=True)
     await page.keyboard.press("Tab")
     await page.keyboard.type("admin")
     await page.keyboard.press("Tab")
