@@ -159,6 +159,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         "CALLFLOW_LOG_LEVEL": "debug",
         "CALLFLOW_ALLOW_GET": "true",
         "CALLFLOW_GUESS_LIMIT": "100000000/minute",
+        "CALLFLOW_ADDRESS_GUESS_LIMIT": "100000000/minute",
         # Patient, so that a busy machine makes no 503 of what is to be decided.
         "CALLFLOW_DATABASE_TIMEOUT_MS": "10000",
         "CALLFLOW_SWITCH_TIMEOUT_MS": "10000",

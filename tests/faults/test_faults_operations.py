@@ -26,7 +26,7 @@ from clusters import LONG, Cluster, fetch_value, free_port, running_cluster, unt
 from encryption import KEY
 from mor_requests import GET, UPDATE, answer, get, got, refused, update, updated
 from own_demo import connect, open_own_demo
-from switch_questions import ask
+from switch_questions import ALICE, SWITCH
 
 if TYPE_CHECKING:
     from conftest import Figure
@@ -338,7 +338,9 @@ class Traffic:
         assert f"<data>{number}</data>" in response.text, response.text
 
     async def _lookup(self, service: httpx.AsyncClient, device: int, called: str, number: str) -> None:
-        found = await ask(service, called=called)
+        # Not through the helper that wants every name: the release before has fewer.
+        response = await service.post("/switch/opensips", json={**ALICE, "called": called}, auth=SWITCH)
+        found = response.json()
         assert (found["action"], found["device"], found["dial"]) == ("forward", str(device), f"sip:{number}@127.0.0.1")
 
     async def goes_on(self) -> None:
