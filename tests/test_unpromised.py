@@ -6,6 +6,7 @@ import pytest
 
 from callflow_service.credentials.guesses import check_limits
 from callflow_service.serving.connections import check_uvicorn
+from callflow_service.storage.database import check_asyncpg
 from callflow_service.unpromised import LibraryChanged, need
 
 
@@ -25,6 +26,10 @@ class Inherited(Kept):
 
 def test_the_installed_uvicorn_has_the_names_that_are_used_of_it() -> None:
     check_uvicorn()
+
+
+def test_the_installed_asyncpg_has_the_names_that_are_used_of_it() -> None:
+    check_asyncpg()
 
 
 def test_the_installed_limits_has_the_names_that_are_used_of_it() -> None:

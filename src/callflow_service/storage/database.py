@@ -10,10 +10,12 @@ from typing import Any, Final, NoReturn, Self, TypeVar
 
 import asyncpg
 from asyncpg import InterfaceError, InternalClientError, PostgresError
+from asyncpg.pool import PoolConnectionHolder, PoolConnectionProxy
 from pydantic import SecretStr
 
 from callflow_service.domain.errors import Overloaded, StorageUnavailable
 from callflow_service.storage.connecting import READ_ONLY, SERVER_TROUBLE, Connector, Wanted, connect_options
+from callflow_service.unpromised import need
 
 # A replica that wants a query out of the way of what it replays says so by this SQLSTATE.
 _TROUBLE: Final = (*SERVER_TROUBLE, "40001")
@@ -51,6 +53,16 @@ class PoolUse:
     idle: int
 
 
+def check_asyncpg() -> None:
+    """Check that asyncpg's pool still has what is used of it without its promise.
+
+    Raises:
+        LibraryChanged: It lacks a name.
+    """
+    need(PoolConnectionProxy, "_holder")
+    need(PoolConnectionHolder, "release")
+
+
 class _Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg carries no types
     """A connection that knows when it last answered."""
 
@@ -77,6 +89,7 @@ class Database:
         max_in_flight: int = 100_000,
         wanted: Wanted = "primary",
     ) -> None:
+        check_asyncpg()
         self._size: Final = pool_size
         self._max_in_flight: Final = max_in_flight
         self._in_flight = 0
@@ -148,7 +161,9 @@ class Database:
             if is_broken:
                 _raise_unavailable(error)
             raise
-        await self._pool.release(connection)
+        # What `Pool.release` does, but for the task that it makes of it: after work that went well nothing is waited
+        # for here, so there is nothing that a cancellation could break off.
+        await connection._holder.release(None)  # noqa: SLF001 - see check_asyncpg
         return found
 
     async def _give_back(self, connection: asyncpg.Connection) -> None:
