@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Annotated
 
 import httpx
@@ -206,11 +206,11 @@ async def test_what_cannot_be_closed_keeps_nothing_else_open(caplog: pytest.LogC
         has_failed.set()
         raise RuntimeError("secret")
 
-    def close(name: str) -> Callable[[], asyncio.Future[None]]:
+    def close(name: str) -> Callable[[], Awaitable[None]]:
         async def note() -> None:
             closed.append(name)
 
-        return note  # type: ignore[return-value]
+        return note
 
     with pytest.raises(RuntimeError):
         async with lifetime(fail(), [close("first"), fail, close("last")]):

@@ -44,7 +44,7 @@ from callflow_service.api.lists import Page, cursor_value, page_of
 from callflow_service.api.problems import Problem, invalid
 from callflow_service.api.shapes import Id, SentMoment, as_json, written_moment
 from callflow_service.domain.access import OwnedDevice, Role, may_use
-from callflow_service.domain.callerid import parse_custom
+from callflow_service.domain.callerid import parse_custom, without_separators
 from callflow_service.domain.callflow import (
     AsItComes,
     CallerId,
@@ -75,7 +75,6 @@ router = APIRouter(
     route_class=ApiRoute,
 )
 
-_SEPARATORS: Final = str.maketrans("", "", " -.()/\u00a0")
 _ORDER: Final = (State.BEFORE_CALL, State.NO_ANSWER, State.BUSY, State.FAILED)
 
 
@@ -316,7 +315,7 @@ async def _target(session: AsyncSession, caller: Caller, device_id: int, place: 
 
 
 def _number(text: str, place: str) -> str:
-    number = text.translate(_SEPARATORS)
+    number = without_separators(text)
     if not is_external_number(number):
         raise invalid(place, "must be an optional + and 1 to 32 of 0-9 * #, at least one a digit")
     return number

@@ -105,6 +105,11 @@ def clean_number(text: str) -> str:
     return text if _NUMBER.fullmatch(text) else ""
 
 
+def without_separators(text: str) -> str:
+    """`text` without the blanks and signs that people write between the digits of a number."""
+    return text.translate(_WITHOUT_SEPARATORS)
+
+
 def clean_caller_number(text: str) -> str:
     """`text` if it is a number, or 1 to 64 letters, digits, `.`, `-`, `_` (a caller such as `alice`), else nothing."""
     return text if _CALLER_AS_IT_CAME.fullmatch(text) else clean_number(text)
@@ -157,7 +162,7 @@ def _written_number(text: str) -> str:
         return clean_number(user_part(rest.partition("@")[0]))
     if colon and scheme.lower() == "tel":
         text = rest.partition(";")[0]
-    return clean_number(text.translate(_WITHOUT_SEPARATORS)) if any(sign in digits for sign in text) else ""
+    return clean_number(without_separators(text)) if any(sign in digits for sign in text) else ""
 
 
 def fold(caller: Caller, *, own: Caller, choice: CallerId) -> Caller:
