@@ -1,12 +1,7 @@
-"""Where a call goes now: the call flows of the devices on its way, followed without asking anybody.
+"""Follow the call flows of the devices on a call's way, without asking anybody."""
 
-`route` is pure: it gets facts and gives a decision. A fact that is missing is an error that names it, so that the
-caller can fetch it and ask again.
-"""
-
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from typing import Final, assert_never
 
 from callflow_service.domain.callerid import (
@@ -14,13 +9,11 @@ from callflow_service.domain.callerid import (
     Privacy,
     clean_caller_number,
     clean_line,
-    clean_name,
     clean_username,
     fold,
 )
 from callflow_service.domain.callflow import (
     AsItComes,
-    CallFlow,
     Device,
     Empty,
     FaxDetect,
@@ -29,165 +22,22 @@ from callflow_service.domain.callflow import (
     Voicemail,
     is_external_number,
 )
-from callflow_service.domain.dialing import NO_TRUNK, ChainHeader, Identity, TrunkRules
+from callflow_service.domain.dialing import ChainHeader, Identity
 from callflow_service.domain.diversion import REASONS, Came, Stop, clean_user, read, write
 from callflow_service.domain.path import MAX_HOPS, Hop, Path
+from callflow_service.domain.routing.words import (
+    CAUSES,
+    EMPTY,
+    Decision,
+    Facts,
+    FactsMissing,
+    Question,
+    RouteAction,
+    RoutedDevice,
+    Rules,
+)
 
-CAUSES: Final = {State.BEFORE_CALL: 503, State.NO_ANSWER: 480, State.BUSY: 486, State.FAILED: 503}
-"""The SIP status that a call ends with where nothing is set for what happened."""
-
-_EMPTY: Final = Empty()
 _WHEN: Final = {state: state.replace("_", " ") for state in State}
-
-
-class RouteAction(StrEnum):
-    """What the switch is to do with the call, in the words of the switch answers."""
-
-    RING = "ring"
-    FORWARD = "forward"
-    VOICEMAIL = "voicemail"
-    FAX = "fax"
-    END = "end"
-    NONE = "none"
-
-
-@dataclass(frozen=True, slots=True)
-class RoutedDevice:
-    """A device with all that routing asks of it.
-
-    `owner` is its owner's username, `ring_seconds` how long it rings, `dids` the numbers assigned to it, lowest id
-    first. A state that is missing from `flows` is empty.
-    """
-
-    id: int
-    technology: str
-    name: str
-    owner: str
-    caller_number: str
-    caller_name: str
-    ring_seconds: int
-    dids: tuple[str, ...]
-    flows: Mapping[State, CallFlow]
-
-    @property
-    def caller_id(self) -> Caller:
-        """The device's own caller ID, as far as it may be shown."""
-        return Caller(clean_caller_number(self.caller_number), clean_name(self.caller_name), Privacy.OFF)
-
-    @property
-    def label(self) -> str:
-        """`TYPE/name`, for people."""
-        return f"{self.technology}/{self.name}"
-
-    @property
-    def is_untouched(self) -> bool:
-        """Whether nothing is set in any of the four states."""
-        return all(isinstance(flow, Empty) for flow in self.flows.values())
-
-    def flow(self, state: State) -> CallFlow:
-        """What the device does in `state`."""
-        return self.flows.get(state, _EMPTY)
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What is known of the world.
-
-    `devices` by id, None where there is no such device; `own_numbers` gives, for external numbers without their
-    leading `+`, the id of the device that the number is a DID of. A number that is missing or None is not ours.
-    """
-
-    devices: Mapping[int, RoutedDevice | None]
-    own_numbers: Mapping[str, int | None]
-
-
-class FactsMissing(Exception):
-    """A device is needed that the facts say nothing about."""
-
-    def __init__(self, device_id: int) -> None:
-        super().__init__(device_id)
-        self.device_id = device_id
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What a switch asks.
-
-    `device` is the device's id, None for the one that `path` ends in; an id below 0 (`NAMES_NOTHING`) is a device that
-    is not there. `caller` is the original caller. `call_flow_id` is what `new_flow_id` gives, for a call without a
-    path. `diversion` and `history_info` are these headers of the original INVITE, each comma-joined;
-    `diversions_withheld` says that the caller wants them private. `is_emergency_callback` is set for a call by which
-    an emergency centre calls a person back (RFC 7090).
-    """
-
-    device: int | None
-    state: State
-    caller: Caller
-    path: Path | None
-    call_flow_id: str
-    diversion: str
-    history_info: str
-    diversions_withheld: bool = False
-    is_emergency_callback: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What holds for the switch that asks.
-
-    `limit` is the most diversions a call may take, `number_ring_seconds` how long a number rings, `domain` the host
-    part of our header entries; `can_ring` says whether a device can be rung there, `can_dial_numbers` whether a number
-    can be dialled, and `trunk` what legs to numbers show.
-    """
-
-    limit: int
-    number_ring_seconds: int
-    trust_headers: bool
-    domain: str
-    can_ring: Callable[[RoutedDevice], bool]
-    can_dial_numbers: bool
-    trunk: TrunkRules = NO_TRUNK
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What the switch is to do, and all it needs for it.
-
-    `target` is whom to dial now, `ring_seconds` for how long, `fax` where the call goes once a fax is heard, `cause`
-    the SIP status to end with. `caller`, `diversion` and `history_info` are what the leg shows, `asserted` is the
-    caller behind it where `caller` is the device that forwards to a trunk. `device` rings, or is the last one
-    whose flow decided. The leg is for the account `payer`, for its device `payer_device`. `leg` counts the diversions
-    so far, plus 1. `loops_cut` counts the forwards that were refused for a loop or the limit.
-    """
-
-    action: RouteAction
-    target: RoutedDevice | str | None
-    ring_seconds: int | None
-    fax: RoutedDevice | None
-    cause: int | None
-    caller: Caller
-    asserted: Caller | None
-    diversion: str
-    history_info: str
-    reason: str
-    device: RoutedDevice | None
-    payer: str
-    payer_device: int | None
-    leg: int
-    flow_id: str
-    path: Path
-    explain: str
-    loops_cut: int
-
-    @property
-    def is_to_number(self) -> bool:
-        """Whether the leg leaves through a trunk."""
-        return isinstance(self.target, str)
-
-    @property
-    def is_diverted(self) -> bool:
-        """Whether the leg is the work of a call flow: any other shows the caller as it came."""
-        return self.leg > 1
 
 
 def route(question: Question, facts: Facts, rules: Rules) -> Decision:
@@ -283,7 +133,7 @@ class _Router:
         caller = Caller.from_wire(caller.number, caller.name, privacy=caller.privacy)
         for hop in hops:
             device = self.device(hop.device_id)
-            flow = device.flow(hop.state) if device else _EMPTY
+            flow = device.flow(hop.state) if device else EMPTY
             choice = flow.caller_id if isinstance(flow, Forward) else AsItComes()
             caller = fold(caller, own=device.caller_id, choice=choice) if device else caller
         return caller
