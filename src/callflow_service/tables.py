@@ -45,6 +45,9 @@ class AccountRow(SQLModel, table=True):
         CheckConstraint("hash_policy IN ('strict', 'compat', 'off')", name="hash_policy"),
         CheckConstraint("hash_policy <> 'off' OR password_hash IS NOT NULL", name="off_needs_password"),
         CheckConstraint("(role = 'admin') = (owner_id IS NULL)", name="owner"),
+        CheckConstraint("country ~ '^[A-Z]{2}$'", name="country"),
+        CheckConstraint("char_length(number_pattern) <= 255", name="number_pattern"),
+        CheckConstraint("jsonb_typeof(targets) = 'object'", name="targets"),
         Index(None, "owner_id"),
     )
 
@@ -60,6 +63,10 @@ class AccountRow(SQLModel, table=True):
     api_enabled: bool
     blocked: bool
     allowed_addresses: list[IPv4Network | IPv6Network] | None = Field(sa_column=Column(ARRAY(CIDR)))
+    time_zone: str | None = Field(default=None, sa_type=Text)
+    country: str | None = Field(default=None, sa_type=Text)
+    number_pattern: str | None = Field(default=None, sa_type=Text)
+    targets: dict[str, Any] | None = Field(default=None, sa_column=Column(JSONB(none_as_null=True)))
 
 
 class DeviceRow(SQLModel, table=True):
@@ -225,3 +232,52 @@ class SwitchUserRow(SQLModel, table=True):
     redirected: str = Field(sa_type=Text, sa_column_kwargs={"server_default": "failed"})
     early_media: bool = Field(sa_column_kwargs={"server_default": text("false")})
     trunk: dict[str, Any] | None = Field(sa_column=Column(JSONB(none_as_null=True)))
+
+
+class ScheduleRow(SQLModel, table=True):
+    """When something is open: by the week, but for holidays, but for exceptions."""
+
+    __tablename__: ClassVar[str] = "schedule"
+    __table_args__ = (
+        ForeignKeyConstraint(["owner_id"], ["account.id"]),
+        CheckConstraint("id >= 0", name="id"),
+        CheckConstraint("jsonb_typeof(weekly) = 'array'", name="weekly"),
+        CheckConstraint("jsonb_typeof(holidays) = 'object'", name="holidays"),
+        CheckConstraint("jsonb_typeof(exceptions) = 'array'", name="exceptions"),
+        Index(None, "owner_id", "id"),
+    )
+
+    id: int = Field(sa_type=BigInteger, primary_key=True, sa_column_kwargs={"autoincrement": False})
+    name: str = Field(sa_type=Text)
+    owner_id: int = Field(sa_type=BigInteger)
+    time_zone: str | None = Field(sa_type=Text)
+    weekly: list[dict[str, Any]] = Field(sa_column=Column(JSONB, nullable=False))
+    holidays: dict[str, Any] | None = Field(sa_column=Column(JSONB(none_as_null=True)))
+    exceptions: list[dict[str, Any]] = Field(sa_column=Column(JSONB, nullable=False))
+
+
+class CallerListRow(SQLModel, table=True):
+    """Numbers that call: `entries` as people read them. A trigger keeps `caller_list_entry` to them."""
+
+    __tablename__: ClassVar[str] = "caller_list"
+    __table_args__ = (
+        ForeignKeyConstraint(["owner_id"], ["account.id"]),
+        CheckConstraint("id >= 0", name="id"),
+        CheckConstraint("cardinality(entries) <= 10000", name="entries"),
+        Index(None, "owner_id", "id"),
+    )
+
+    id: int = Field(sa_type=BigInteger, primary_key=True, sa_column_kwargs={"autoincrement": False})
+    name: str = Field(sa_type=Text)
+    owner_id: int = Field(sa_type=BigInteger)
+    entries: list[str] = Field(sa_column=Column(ARRAY(Text), nullable=False))
+
+
+class CallerListEntryRow(SQLModel, table=True):
+    """One entry of a caller list, without its `+`, where an index finds it."""
+
+    __tablename__: ClassVar[str] = "caller_list_entry"
+    __table_args__ = (ForeignKeyConstraint(["list_id"], ["caller_list.id"], ondelete="CASCADE"),)
+
+    list_id: int = Field(sa_type=BigInteger, primary_key=True, sa_column_kwargs={"autoincrement": False})
+    entry: str = Field(sa_type=Text, primary_key=True)

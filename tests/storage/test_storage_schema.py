@@ -100,6 +100,16 @@ def account(**changes: str) -> str:
     return ACCOUNT.format(**{**values, "flags": "false, true, false", **changes})
 
 
+def schedule(**values: str) -> str:
+    row = {"id": "3", "name": "'open'", "owner_id": "1", "weekly": "'[]'", "holidays": "NULL", "exceptions": "'[]'"}
+    row |= values
+    return f"INSERT INTO schedule ({', '.join(row)}) VALUES ({', '.join(row.values())})"  # noqa: S608 - constants
+
+
+def caller_list(list_id: str = "7", owner_id: str = "1", entries: str = "'{1}'") -> str:
+    return f"INSERT INTO caller_list VALUES ({list_id}, 'friends', {owner_id}, {entries})"  # noqa: S608 - constants
+
+
 @pytest.mark.parametrize(
     ("statement", "constraint"),
     [
@@ -127,6 +137,21 @@ def account(**changes: str) -> str:
         ("INSERT INTO switch_user VALUES ('switch', 'hash', 'host', true, '{}')", "pk_switch_user"),
         ("UPDATE switch_user SET rejected = 'no_answer'", "ck_switch_user_rejected"),
         ("UPDATE switch_user SET redirected = 'busy'", "ck_switch_user_redirected"),
+        ("UPDATE account SET country = 'lt'", "ck_account_country"),
+        ("UPDATE account SET number_pattern = repeat('1', 256)", "ck_account_number_pattern"),
+        ("UPDATE account SET targets = '[]'", "ck_account_targets"),
+        (schedule(id="-1"), "ck_schedule_id"),
+        (schedule(owner_id="999"), "fk_schedule_owner_id"),
+        (schedule(weekly="'{}'"), "ck_schedule_weekly"),
+        (schedule(holidays="'[]'"), "ck_schedule_holidays"),
+        (schedule(exceptions="'{}'"), "ck_schedule_exceptions"),
+        (f"{schedule()}; {schedule()}", "pk_schedule"),
+        (caller_list("-1"), "ck_caller_list_id"),
+        (caller_list(owner_id="999"), "fk_caller_list_owner_id"),
+        (caller_list(entries="array_fill('1'::text, ARRAY[10001])"), "ck_caller_list_entries"),
+        (f"{caller_list()}; {caller_list()}", "pk_caller_list"),
+        ("INSERT INTO caller_list_entry VALUES (999, '1')", "fk_caller_list_entry_list_id"),
+        (caller_list() + "; INSERT INTO caller_list_entry VALUES (7, '1')", "pk_caller_list_entry"),
     ],
 )
 async def test_an_impossible_world_cannot_be_stored(demo: OwnDemo, statement: str, constraint: str) -> None:
