@@ -74,25 +74,29 @@ LEFT JOIN callflow AS flow ON flow.device_id = coalesce(device.id, {NAMES_NOTHIN
 LEFT JOIN device AS target ON target.id = flow.target_device_id
 LEFT JOIN did ON did.id = flow.caller_id_did_id"""
 
+STORED: Final = ("action", "target_device_id", "target_number", "caller_id", "caller_id_did_id", "caller_id_text")
+"""The columns of a stored call flow beside its key, in the order of `stored_columns`."""
+
+_NAMES: Final = ", ".join(STORED)
+_VALUES: Final = ", ".join(f"${3 + place}" for place in range(len(STORED)))
+_ORIGIN: Final = ", ".join(f"${3 + len(STORED) + place}" for place in range(5))
+_EXCLUDED: Final = ", ".join(f"{name} = excluded.{name}" for name in STORED)
+
 # One statement, so one transaction: the row and its history are there together or not at all. What the row was before
 # comes from the WHERE of the conflict, which alone sees it locked and so as it really was: what the statement itself
 # reads is older than a first change that came in meanwhile. It is handed on in a setting that ends with the
 # transaction, and is emptied first, for there may have been another change in the same one.
-_SAVE: Final = """WITH saved AS (
-    INSERT INTO callflow (device_id, state, priority, action, target_device_id, target_number,
-        caller_id, caller_id_did_id, caller_id_text)
-    SELECT $1, $2, 1, $3, $4, $5, $6, $7, $8 FROM set_config('callflow.before', '', true)
-    ON CONFLICT (device_id, state, priority) DO UPDATE SET
-        action = excluded.action, target_device_id = excluded.target_device_id,
-        target_number = excluded.target_number, caller_id = excluded.caller_id,
-        caller_id_did_id = excluded.caller_id_did_id, caller_id_text = excluded.caller_id_text
+_SAVE: Final = f"""WITH saved AS (
+    INSERT INTO callflow (device_id, state, priority, {_NAMES})
+    SELECT $1, $2, 1, {_VALUES} FROM set_config('callflow.before', '', true)
+    ON CONFLICT (device_id, state, priority) DO UPDATE SET {_EXCLUDED}
     WHERE set_config('callflow.before', to_jsonb(callflow)::text, true) IS NOT NULL
     RETURNING nullif(current_setting('callflow.before'), '')::jsonb AS before, to_jsonb(callflow) AS after
 )
 INSERT INTO callflow_history
     (account_id, face, address, request_id, undoes, device_id, state, priority, before, after)
-SELECT $9, $10, $11, $12, $13, $1, $2, 1, before, after FROM saved
-RETURNING id"""
+SELECT {_ORIGIN}, $1, $2, 1, before, after FROM saved
+RETURNING id"""  # noqa: S608 - our own names
 
 
 async def load_facts(connection: Connection, username: str | None, wanted: WantedChange) -> ChangeFacts:
@@ -124,7 +128,19 @@ async def save(connection: Connection, change: Change, origin: Origin) -> int:
     Raises:
         ChangeRefused: What the call flow names vanished since the facts were loaded; nothing was stored.
     """
-    flow = change.flow
+    parameters = (
+        *(change.device.device.id, change.state, *stored_columns(change.flow).values()),
+        *(origin.account_id, origin.face, origin.sender.address, origin.sender.request_id, origin.undoes),
+    )
+    try:
+        ((history_id,),) = await connection.fetch(_SAVE, *parameters)
+    except IntegrityConstraintViolationError as error:
+        _raise_vanished(error, change.flow)
+    return int(history_id)
+
+
+def stored_columns(flow: CallFlow) -> dict[str, Any]:
+    """A call flow as its row has it, by the names of `STORED`."""
     target_device_id: int | None = None
     target_number: str | None = None
     caller_id: tuple[CallerIdKind | None, int | None, str | None] = (None, None, None)
@@ -145,15 +161,7 @@ async def save(connection: Connection, change: Change, origin: Origin) -> int:
                 target_number = destination
         case _:
             assert_never(flow)
-    parameters = (
-        *(change.device.device.id, change.state, action, target_device_id, target_number, *caller_id),
-        *(origin.account_id, origin.face, origin.sender.address, origin.sender.request_id, origin.undoes),
-    )
-    try:
-        ((history_id,),) = await connection.fetch(_SAVE, *parameters)
-    except IntegrityConstraintViolationError as error:
-        _raise_vanished(error, flow)
-    return int(history_id)
+    return dict(zip(STORED, (action, target_device_id, target_number, *caller_id), strict=True))
 
 
 def call_flow(columns: tuple[Any, ...]) -> CallFlow:
