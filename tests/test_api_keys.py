@@ -203,6 +203,19 @@ async def test_rotation_encrypts_plain_and_old_api_keys_with_the_first_key_and_t
     assert await stored_keys(demo) == first
 
 
+async def test_rotation_encrypts_what_was_answered_to_requests_that_can_come_again(demo: OwnDemo) -> None:
+    old, new, lost = KEYS, new_key(), keyring(new_key()).encrypt("lost")
+    statement = "INSERT INTO kept_answer (account_id, key, fingerprint, answer) VALUES (1, $1, '', $2)"
+    for number in range(250):
+        await demo.database.execute(statement, f"key {number}", old.encrypt(f"answer {number}"))
+    await demo.database.execute(statement, "lost", lost)
+    assert await rotate_keys(demo.url, keyring(new, KEY.get_secret_value())) == Rotation(6, 0)
+    rows = dict(await demo.database.fetch("SELECT key, answer FROM kept_answer"))
+    assert rows.pop("lost") == lost
+    found = {key: keyring(new).decrypt_afresh(answer) for key, answer in rows.items()}
+    assert found == {f"key {number}": f"answer {number}" for number in range(250)}
+
+
 async def test_rotation_goes_through_all_batches(demo: OwnDemo) -> None:
     statement = """
     INSERT INTO account SELECT 1000 + n, 'many' || n, '', 'user', 1, 'key' || n, NULL, NULL, false, true, false

@@ -212,6 +212,24 @@ class TokenRow(SQLModel, table=True):
     last_used_at: datetime | None = Field(default=None, sa_column=Column(DateTime(timezone=True)))
 
 
+class KeptAnswerRow(SQLModel, table=True):
+    """The answer to a request that may come again under its `Idempotency-Key`; encrypted, for it can show a secret."""
+
+    __tablename__: ClassVar[str] = "kept_answer"
+    __table_args__ = (
+        ForeignKeyConstraint(["account_id"], ["account.id"], ondelete="CASCADE"),
+        Index(None, "kept_at"),
+    )
+
+    account_id: int = Field(sa_type=BigInteger, primary_key=True)
+    key: str = Field(sa_type=Text, primary_key=True)
+    fingerprint: bytes = Field(sa_type=LargeBinary)
+    answer: str = Field(sa_type=Text)
+    kept_at: datetime = Field(
+        sa_column=Column(DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp())
+    )
+
+
 class SwitchUserRow(SQLModel, table=True):
     """A switch that may ask where a call goes, and how it dials."""
 

@@ -30,7 +30,7 @@ async def make_api_key(request: Request, account_id: Id, caller: Writer, house: 
     """Give an account a new API key in place of the one that it has: requests signed with the old one fail at once."""
     if await request.body():
         raise Problem("invalid", "This call takes no body.", {"errors": []})
-    async with house.transactions.begin(caller.origin) as session:
+    async with house.changing(request, caller) as session:
         condition = col(AccountRow.id) == account_id
         row = await resources.one(session, resources.accounts(caller.account), condition, locked=AccountRow)
         if row is None:

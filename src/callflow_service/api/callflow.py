@@ -99,7 +99,7 @@ async def show_callflow_history(
 @router.post("/devices/{device_id}/callflow/restore", response_model=ShownFlow)
 async def restore_callflow(request: Request, device_id: Id, body: Restore, caller: Writer, house: TheHouse) -> Response:
     """Set every state as it was at a time. What came since would be lost, and is told first."""
-    async with house.transactions.begin(caller.origin) as session:
+    async with house.changing(request, caller) as session:
         device = await _device(session, caller, device_id, to_change=True)
         connection = await driver(session)
         check_precondition(request, house, _shown(device, await flows.flows(connection, device_id, locked=True)))
@@ -171,10 +171,12 @@ async def show_history(
 
 
 @router.post("/history/{entry_id}/undo")
-async def undo_change(entry_id: Id, caller: Writer, house: TheHouse, body: Undo | None = None) -> Response:
+async def undo_change(
+    request: Request, entry_id: Id, caller: Writer, house: TheHouse, body: Undo | None = None
+) -> Response:
     """Take a change of a call flow back. It is a change itself, and can be taken back too."""
     force = body is not None and body.force
-    async with house.transactions.begin(caller.origin) as session:
+    async with house.changing(request, caller) as session:
         found = await history.entry(session, entry_id)
         row = found[0] if found else None
         if row is None or (row.device_id is None and caller.account.role is not Role.ADMIN):

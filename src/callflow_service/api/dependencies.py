@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 from urllib.parse import quote
@@ -11,8 +12,10 @@ from fastapi import Depends, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 from callflow_service.api.problems import Problem
+from callflow_service.api.repeating import AnsweredBefore, OneChange, key_header
 from callflow_service.credentials.api_keys import Keyring
 from callflow_service.credentials.guesses import Guessed, Guesses, guesser
 from callflow_service.domain import access
@@ -40,6 +43,24 @@ class House:
     keys: Keyring
     api_enabled: bool
     require_if_match: bool
+
+    @asynccontextmanager
+    async def changing(
+        self, request: Request, caller: "Caller", transactions: Transactions | None = None
+    ) -> AsyncIterator[AsyncSession]:
+        """A session in the one transaction of a POST, under `transactions` where the usual ones are not meant.
+
+        It is not committed where the block ends, but when the route has given its answer; with an `Idempotency-Key` the
+        answer is part of it. What comes after the block must not count on what other transactions see.
+
+        Raises:
+            AnsweredBefore: The same request was answered already, with this key.
+            Problem: `idempotency-in-progress` or `idempotency-mismatch`.
+            StorageUnavailable: As `Transactions.begin`.
+        """
+        one: OneChange = request.scope["one_change"]
+        transaction = (transactions or self.transactions).begin(caller.origin)
+        yield await one.open(transaction, caller.account.id, self.keys)
 
 
 def _house(request: Request) -> House:
@@ -112,7 +133,12 @@ _TOLD: Final = (Problem, RequestValidationError, TooManyGuesses, StorageUnavaila
 
 
 class ApiRoute(APIRoute):
-    """A route whose every failure is a problem document."""
+    """A route whose every failure is a problem document, and which takes an `Idempotency-Key` where it is a POST."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:  # noqa: ANN401 - FastAPI's own
+        if "POST" in (options.get("methods") or ()):
+            options["dependencies"] = [*(options.get("dependencies") or ()), Depends(key_header)]
+        super().__init__(path, endpoint, **options)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """What answers a request of this route."""
@@ -128,15 +154,33 @@ class ApiRoute(APIRoute):
                 if not takes_query:
                     _refuse_query(request)
                 await _check_body(request)
-                response = await answer(request)
+                response = await _in_one_change(request, answer)
             except _TOLD as error:
                 problem = problem_of(error)
                 log["outcome"] = problem.slug
                 return problem.response(str(log["request_id"]))
-            log["outcome"] = "ok"
+            log.setdefault("outcome", "ok")
             return response
 
         return handle
+
+
+async def _in_one_change(request: Request, answer: Callable[[Request], Coroutine[Any, Any, Response]]) -> Response:
+    """The answer of a route; the transaction that it opened by `House.changing` ends here."""
+    async with AsyncExitStack() as ending:
+        request.scope["one_change"] = one = OneChange(request, ending)
+        try:
+            response = await answer(request)
+        except AnsweredBefore as before:
+            return before.response
+        except Problem as problem:
+            if not one.is_kept:
+                raise
+            await one.take_back()
+            response = problem.response(request.scope["log"]["request_id"])
+            request.scope["log"]["outcome"] = problem.slug
+        await one.keep(response)
+    return response
 
 
 def problem_of(error: Exception) -> Problem:
@@ -172,7 +216,7 @@ def problem_of_fields(details: Sequence[Any]) -> Problem:
 
 
 def _field_of(place: Sequence[int | str]) -> str:
-    return ".".join(str(part) for part in place if part not in {"body", "query", "path"})
+    return ".".join(str(part) for part in place if part not in {"body", "query", "path", "header"})
 
 
 def _sentence(details: Any) -> str:  # noqa: ANN401 - pydantic's error details

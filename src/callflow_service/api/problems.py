@@ -35,12 +35,18 @@ KINDS: Final[dict[str, Kind]] = {
     "already-exists": Kind(409, "There is one like it already", "Choose another id, name or number."),
     "newer-change": Kind(409, "Something newer would be lost", "Look at the newer entries; send force: true to go on."),
     "loop": Kind(409, "The forward closes a ring", "Forward one of the devices on the path somewhere else."),
+    "idempotency-in-progress": Kind(
+        409, "The first request with this key is at work", "Send it again in a moment; it is carried out once."
+    ),
     "changed-meanwhile": Kind(412, "It was changed meanwhile", "Look at current, and send the change with its etag."),
     "too-large": Kind(413, "The request is too large", "Send at most 1 MiB."),
     "media-type": Kind(
         415, "The request is of a type that is not read here", "Send application/json that is not compressed."
     ),
     "invalid": Kind(422, "The request says something that cannot be", "Mend each field that errors names."),
+    "idempotency-mismatch": Kind(
+        422, "Another request had this key", "Send each change under a key of its own, and the same one unchanged."
+    ),
     "precondition-needed": Kind(428, "The request must say which version it changes", "Send If-Match with the etag."),
     "too-many-guesses": Kind(429, "Too many wrong tokens came from this address", "Wait as long as Retry-After says."),
     "internal": Kind(500, "Something is wrong here", "Tell the operator the request id, which is the instance."),

@@ -115,7 +115,7 @@ def router_of(resource: Resource) -> APIRouter:  # noqa: C901, PLR0915 - five ro
     async def add(request: Request, body: new_item, caller: Writer, house: TheHouse) -> Response:  # type: ignore[valid-type]  # likewise
         if not resource.may_add(caller.account):
             raise Problem("not-allowed")
-        async with house.transactions.begin(caller.origin) as session:
+        async with house.changing(request, caller) as session:
             fields = cast(BaseModel, body).model_dump(mode="json", exclude_unset=True, exclude_none=True)
             if "id" in fields and caller.account.role is not Role.ADMIN:
                 raise Problem("not-allowed", "An id is an admin's to choose.")

@@ -64,9 +64,9 @@ class Tokens(BaseModel):
 
 
 @router.post("", status_code=201, response_model=ShownToken)
-async def create_token(wanted: NewToken, caller: Writer, house: TheHouse) -> Response:
+async def create_token(request: Request, wanted: NewToken, caller: Writer, house: TheHouse) -> Response:
     """Make a token. It is shown this once; only a hash of it is kept."""
-    async with house.transactions.begin(caller.origin) as session:
+    async with house.changing(request, caller) as session:
         username = wanted.account or caller.account.username
         statement = select(AccountRow).where(AccountRow.username == username, may_see(caller.account, AccountRow))
         account = (await session.exec(statement)).one_or_none()

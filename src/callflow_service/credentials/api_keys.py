@@ -86,6 +86,14 @@ class Keyring:
             api_key = self._decrypted[stored] = self._open(stored)
         return api_key
 
+    def decrypt_afresh(self, stored: str) -> str:
+        """What is stored so, without remembering it: a text that is long, or seldom needed.
+
+        Raises:
+            Undecipherable: None of the keys opens it.
+        """
+        return self._open(stored)
+
     def decrypt_for_request(self, stored: str, username: str) -> str:
         """The API key that an account signs with. That it cannot be decrypted is logged once for each account.
 

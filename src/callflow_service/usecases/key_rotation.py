@@ -7,8 +7,8 @@ from typing import Final
 from asyncpg import Connection
 from pydantic import SecretStr
 
-from callflow_service.credentials.api_keys import SETTING, Keyring
-from callflow_service.repositories import api_keys
+from callflow_service.credentials.api_keys import SETTING, Keyring, Undecipherable
+from callflow_service.repositories import answers, api_keys
 from callflow_service.storage.connecting import connected
 
 _NAMED: Final = 5
@@ -52,6 +52,8 @@ async def rotate_keys(url: SecretStr, keys: Keyring, *, progress: Callable[[int,
         # Until nothing is found that somebody else wrote meanwhile: then no API key needs an older key.
         while more := (await _encrypt(connection, keys)).encrypted:
             rotation = Rotation(rotation.encrypted + more, rotation.already)
+        while await _encrypt_answers(connection, keys):
+            pass
         keys.drop_old_keys()
     return rotation
 
@@ -83,6 +85,25 @@ async def _encrypt(
         if progress:
             progress(encrypted + already, total)
     return Rotation(encrypted, already)
+
+
+async def _encrypt_answers(connection: Connection, keys: Keyring) -> int:
+    """Encrypt what is kept for requests that come again with the first key; how many were not so yet.
+
+    What does not open is of no use to anybody, and is gone within a day.
+    """
+    encrypted = 0
+    async for rows in answers.batches(connection):
+        for account, key, stored in rows:
+            if keys.is_current(stored):
+                continue
+            try:
+                answer = keys.decrypt_afresh(stored)
+            except Undecipherable:
+                continue
+            await answers.replace(connection, account, key, old=stored, new=keys.encrypt(answer))
+            encrypted += 1
+    return encrypted
 
 
 def _problem(unreadable: list[str], keys: Keyring) -> str | None:
