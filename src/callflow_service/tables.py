@@ -169,6 +169,11 @@ class CallFlowHistoryRow(SQLModel, table=True):
         CheckConstraint("num_nonnulls(before, after) > 0", name="something_changed"),
         Index(None, "device_id", "id"),
         Index(None, "account_id", "id"),
+        # Each row stands in one of these two, so that a change pays for one of them.
+        Index(
+            "ix_callflow_history_waiting", text("coalesce(turn, id)"), "id", postgresql_where=text("position IS NULL")
+        ),
+        Index("uq_callflow_history_position", "position", unique=True, postgresql_where=text("position IS NOT NULL")),
     )
 
     id: int = Field(sa_column=Column(BigInteger, Identity(always=True), primary_key=True))
@@ -187,6 +192,20 @@ class CallFlowHistoryRow(SQLModel, table=True):
     priority: int | None
     before: dict[str, Any] | None = Field(sa_column=Column(JSONB))
     after: dict[str, Any] | None = Field(sa_column=Column(JSONB))
+    # Drawn from the sequence of ids when a transaction of several statements ends; one statement alone has its id.
+    turn: int | None = Field(default=None, sa_type=BigInteger)
+    # Its place in the feed, given after it was committed.
+    position: int | None = Field(default=None, sa_type=BigInteger)
+
+
+class ChangeFeedRow(SQLModel, table=True):
+    """The one row that says how many changes have a position. Who gives positions holds its lock."""
+
+    __tablename__: ClassVar[str] = "change_feed"
+    __table_args__ = (CheckConstraint("is_only", name="one_row"),)
+
+    is_only: bool = Field(primary_key=True, sa_column_kwargs={"server_default": text("true")})
+    head: int = Field(sa_type=BigInteger)
 
 
 class TokenRow(SQLModel, table=True):

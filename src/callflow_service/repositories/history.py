@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import text
+from sqlalchemy import ColumnElement, text, true
 from sqlmodel import col, or_, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -33,16 +33,20 @@ class Wanted:
     kind: str | None = None
 
 
+def is_for(viewer: Account) -> ColumnElement[bool]:
+    """Whether `viewer` may see an entry: those of the devices that it may see, and for an admin all."""
+    if viewer.role is Role.ADMIN:
+        return true()
+    devices = select(DeviceRow.id).join(AccountRow, col(AccountRow.id) == DeviceRow.owner_id)
+    return col(CallFlowHistoryRow.device_id).in_(devices.where(may_see(viewer, AccountRow)).scalar_subquery())
+
+
 async def page(session: AsyncSession, viewer: Account, wanted: Wanted) -> Sequence[Entry]:
-    """A part of the history that `viewer` may see: of the devices that it may see, and for an admin all of it."""
+    """A part of the history that `viewer` may see."""
     statement = select(CallFlowHistoryRow, AccountRow.username).join(
         AccountRow, col(AccountRow.id) == CallFlowHistoryRow.account_id, isouter=True
     )
-    if viewer.role is not Role.ADMIN:
-        devices = select(DeviceRow.id).join(AccountRow, col(AccountRow.id) == DeviceRow.owner_id)
-        statement = statement.where(
-            col(CallFlowHistoryRow.device_id).in_(devices.where(may_see(viewer, AccountRow)).scalar_subquery())
-        )
+    statement = statement.where(is_for(viewer))
     conditions = {
         CallFlowHistoryRow.account_id: wanted.account,
         CallFlowHistoryRow.device_id: wanted.device,

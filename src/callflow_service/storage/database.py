@@ -41,6 +41,9 @@ does. Without the other settings PostgreSQL would expect many rows for a list of
 thousand rows whole.
 """
 
+_ONE_STATEMENT: Final = "callflow.one_statement"
+"""Tells the history that what comes on a connection is its own transaction, see migration 0005."""
+
 T = TypeVar("T")
 
 
@@ -272,5 +275,6 @@ def _raise_unavailable(error: BaseException) -> NoReturn:
 
 async def _prepare(connection: _Connection) -> None:
     # Statements and not start-up parameters, which PgBouncer would refuse.
-    await connection.execute("; ".join(f"SET {name} = {value}" for name, value in PLANNING.items()))
+    settings = PLANNING | {_ONE_STATEMENT: "on"}
+    await connection.execute("; ".join(f"SET {name} = '{value}'" for name, value in settings.items()))
     await connection.reset()
