@@ -151,7 +151,7 @@ def caller_list(list_id: str = "7", owner_id: str = "1", entries: str = "'{1}'")
         (caller_list(entries="array_fill('1'::text, ARRAY[10001])"), "ck_caller_list_entries"),
         (f"{caller_list()}; {caller_list()}", "pk_caller_list"),
         ("INSERT INTO caller_list_entry VALUES (999, '1')", "fk_caller_list_entry_list_id"),
-        (caller_list() + "; INSERT INTO caller_list_entry VALUES (7, '1')", "pk_caller_list_entry"),
+        (caller_list() + "; INSERT INTO caller_list_entry VALUES (7, '1')", "pk_caller_list_entry"),  # noqa: S608 - constants
     ],
 )
 async def test_an_impossible_world_cannot_be_stored(demo: OwnDemo, statement: str, constraint: str) -> None:
