@@ -31,7 +31,14 @@ def all_faces(settings: Settings, parts: Components) -> Iterable[Face]:
     if settings.docs_enabled:
         yield explorer_face()
     yield api_face(
-        House(parts.transactions, parts.guesses, parts.keys, settings.api_enabled, settings.require_if_match)
+        House(
+            transactions=parts.transactions,
+            guesses=parts.guesses,
+            keys=parts.keys,
+            calls=parts.calls,
+            api_enabled=settings.api_enabled,
+            require_if_match=settings.require_if_match,
+        )
     )
 
 

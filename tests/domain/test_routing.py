@@ -124,6 +124,7 @@ def test_a_forward_to_a_device_is_answered_whole() -> None:
         flow_id="call",
         path=Path("call", (Hop(1, BEFORE),), 2),
         explain="SIP/d1 before call: forward to SIP/d2; SIP/d2 rings",
+        steps=("SIP/d1 before call: forward to SIP/d2", "SIP/d2 rings"),
         loops_cut=0,
     )
 
@@ -148,6 +149,7 @@ def test_a_forward_to_a_number_is_answered_whole() -> None:
         flow_id="f",
         path=Path("f", (Hop(1, NO_ANSWER),), None),
         explain="SIP/d1 no answer: forward to +37069",
+        steps=("SIP/d1 no answer: forward to +37069",),
         loops_cut=0,
     )
 
@@ -172,6 +174,7 @@ def test_an_untouched_device_is_left_to_the_switch() -> None:
         flow_id="call",
         path=Path("call", (), 1),
         explain="SIP/d1 rings; carry on, nothing is ours to decide",
+        steps=("SIP/d1 rings", "carry on, nothing is ours to decide"),
         loops_cut=0,
     )
 

@@ -113,6 +113,7 @@ def test_every_action_is_written_by_every_face(switch: Switch, action: RouteActi
         flow_id="f",
         path=Path("f", (), 1),
         explain="why",
+        steps=("why",),
         loops_cut=0,
     )
     values = freeswitch_request("101") if switch.name == "freeswitch" else {}

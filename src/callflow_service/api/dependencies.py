@@ -25,6 +25,7 @@ from callflow_service.domain.history import Face, Origin, Sender
 from callflow_service.domain.tokens import Scope, is_token
 from callflow_service.repositories import tokens
 from callflow_service.storage.transactions import Transactions
+from callflow_service.usecases.calls import Calls
 from callflow_service.web.request import BodyTooLarge, client_address
 
 MAX_BODY: Final = 1024 * 1024
@@ -41,6 +42,7 @@ class House:
     transactions: Transactions
     guesses: Guesses
     keys: Keyring
+    calls: Calls
     api_enabled: bool
     require_if_match: bool
 

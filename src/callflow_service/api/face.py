@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 
-from callflow_service.api import api_keys, callflow, resources, tokens
+from callflow_service.api import api_keys, callflow, resources, tokens, trial_calls
 from callflow_service.api.dependencies import MAX_BODY, ApiRoute, House
 from callflow_service.api.problems import KINDS, MEDIA_TYPE, Problem, pages
 from callflow_service.api.shapes import ProblemDocument
@@ -70,6 +70,7 @@ def routers() -> Iterator[APIRouter]:
     """The routes of the API, a line for each group."""
     yield tokens.router
     yield callflow.router
+    yield trial_calls.router
     yield api_keys.router
     yield from resources.routers()
 

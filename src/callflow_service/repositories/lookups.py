@@ -68,7 +68,7 @@ _FOLLOW: Final = f"""WITH RECURSIVE named AS (SELECT $1::bigint AS id), chain (i
 ), near AS (SELECT DISTINCT id FROM chain){_COLUMNS}"""  # noqa: S608 - see _COLUMNS
 
 _SWITCH_USERS: Final = """
-SELECT username, password_hash, domain, trust_headers, dial, rejected, redirected, early_media, trunk
+SELECT username, password_hash, domain, trust_headers, dial::text, rejected, redirected, early_media, trunk::text
 FROM switch_user"""
 
 

@@ -56,9 +56,10 @@ class Calls:
         """
         switch = await self.users.admit(authorization, address)
         asked, plan = read(switch)
-        return await self.database.run(lambda connection: self._decide(connection, asked, switch, plan))
+        return await self.database.run(lambda connection: self.decide(connection, asked, switch, plan))
 
-    async def _decide(self, connection: Connection, asked: Asked, switch: SwitchUser, plan: DialPlan) -> Decision:
+    async def decide(self, connection: Connection, asked: Asked, switch: SwitchUser, plan: DialPlan) -> Decision:
+        """Where a call goes by what a connection reads, for a switch that need not show who it is."""
         named = [hop.device_id for hop in asked.path.hops] if asked.path else []
         if asked.path and asked.path.current is not None:
             named.append(asked.path.current)

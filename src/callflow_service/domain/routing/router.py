@@ -289,6 +289,7 @@ def _decision(question: Question, end: _End, router: _Router, came: Came) -> Dec
         flow_id=flow_id,
         path=Path(flow_id, arrival.hops, arrival.device.id if arrival.device and not at_number else None),
         explain=clean_line("; ".join(router.steps)),
+        steps=tuple(router.steps),
         loops_cut=router.loops_cut,
     )
 

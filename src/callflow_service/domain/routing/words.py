@@ -143,7 +143,8 @@ class Decision:
     the SIP status to end with. `caller`, `diversion` and `history_info` are what the leg shows, `asserted` is the
     caller behind it where `caller` is the device that forwards to a trunk. `device` rings, or is the last one
     whose flow decided. The leg is for the account `payer`, for its device `payer_device`. `leg` counts the diversions
-    so far, plus 1. `loops_cut` counts the forwards that were refused for a loop or the limit.
+    so far, plus 1. `explain` is one line of the `steps` that led to all this, for a log. `loops_cut` counts the
+    forwards that were refused for a loop or the limit.
     """
 
     action: RouteAction
@@ -163,6 +164,7 @@ class Decision:
     flow_id: str
     path: Path
     explain: str
+    steps: tuple[str, ...]
     loops_cut: int
 
     @property
