@@ -90,6 +90,20 @@ def demo_url(create_database: Callable[..., SecretStr], migrated_url: SecretStr)
     return url
 
 
+@pytest.fixture(scope="session")
+def demo_template(create_database: Callable[..., SecretStr], migrated_url: SecretStr) -> SecretStr:
+    """A database with the demo data, to be copied and left alone."""
+    url = create_database(migrated_url)
+    asyncio.run(load_world(url, DEMO_FILE, keys=KEYS, demo=True))
+    return url
+
+
+@pytest.fixture
+def own_url(create_database: Callable[..., SecretStr], demo_template: SecretStr) -> SecretStr:
+    """The demo data in a database that no other test uses."""
+    return create_database(demo_template)
+
+
 @pytest_asyncio.fixture(scope="session")
 async def start_service() -> AsyncIterator[StartService]:
     """Serve the application on a free port, with the settings given, and get an HTTP client for it."""

@@ -30,16 +30,25 @@ def all_faces(settings: Settings, parts: Components) -> Iterable[Face]:
     yield SwitchFace(parts.calls, settings.switch_timeout_ms).face()
     if settings.docs_enabled:
         yield explorer_face()
-    yield api_face(
-        House(
-            transactions=parts.transactions,
-            guesses=parts.guesses,
-            keys=parts.keys,
-            calls=parts.calls,
-            api_enabled=settings.api_enabled,
-            require_if_match=settings.require_if_match,
-        )
+    yield api_face(json_house(settings, parts))
+
+
+def json_house(settings: Settings, parts: Components) -> House:
+    """What the JSON API works with."""
+    return House(
+        transactions=parts.transactions,
+        guesses=parts.guesses,
+        keys=parts.keys,
+        calls=parts.calls,
+        api_enabled=settings.api_enabled,
+        require_if_match=settings.require_if_match,
     )
+
+
+def create_command_app(house: House) -> ASGIApp:
+    """The JSON API alone, for commands that call it in their own process."""
+    faces = Faces([api_face(house)])
+    return EachRequest(application(faces, has_docs=False, lifespan=None, tracing=None), faces, _observe_nothing)
 
 
 def create_app(settings: Settings, make_faces: MakeFaces = all_faces) -> ASGIApp:

@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from sqlalchemy.exc import DBAPIError
 
-from callflow_service import __version__, tokens_cli
+from callflow_service import __version__
+from callflow_service.console import flows, resources, tokens
 from callflow_service.credentials.api_keys import Keyring
 from callflow_service.credentials.api_keys import new_key as fresh_key
 from callflow_service.domain.errors import StorageUnavailable
@@ -40,7 +41,10 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-app.add_typer(tokens_cli.app, name="tokens")
+app.add_typer(tokens.app, name="tokens")
+for name, commands in resources.apps():
+    app.add_typer(commands, name=name)
+app.add_typer(flows.app, name="flow")
 _out = Console(highlight=False, soft_wrap=True, emoji=False)
 _err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 

@@ -18,3 +18,12 @@ async def execute(url: SecretStr, statement: str) -> None:
         await connection.execute(statement)
     finally:
         await connection.close()
+
+
+async def fetch(url: SecretStr, statement: str) -> list[asyncpg.Record]:
+    """The rows of a statement on a connection of its own."""
+    connection = await asyncpg.connect(asyncpg_url(url))
+    try:
+        return list(await connection.fetch(statement))
+    finally:
+        await connection.close()

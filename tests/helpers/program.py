@@ -17,7 +17,15 @@ def environment(url: SecretStr | None, settings: dict[str, str]) -> dict[str, st
     return inherited | ours | ({"CALLFLOW_DATABASE_URL": url.get_secret_value()} if url else {}) | settings
 
 
-def run(*arguments: str, url: SecretStr | None = None, **settings: str) -> subprocess.CompletedProcess[str]:
+def run(
+    *arguments: str, url: SecretStr | None = None, stdin: str = "", **settings: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*PROGRAM, *arguments], env=environment(url, settings), capture_output=True, text=True, timeout=60, check=False
+        [*PROGRAM, *arguments],
+        env=environment(url, settings),
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )

@@ -37,7 +37,11 @@ _RETRY_SECONDS: Final = "2"
 
 @dataclass(frozen=True, slots=True)
 class House:
-    """What the routes work with, under the operator's rules."""
+    """What the routes work with, under the operator's rules.
+
+    Attributes:
+        operator: Who asks, where it is the operator's own command in this process; None where tokens say it.
+    """
 
     transactions: Transactions
     guesses: Guesses
@@ -45,6 +49,7 @@ class House:
     calls: Calls
     api_enabled: bool
     require_if_match: bool
+    operator: Account | None = None
 
     @asynccontextmanager
     async def changing(
@@ -86,6 +91,9 @@ _bearer = HTTPBearer(auto_error=False, scheme_name="token", description="A token
 
 
 async def _reader(request: Request, house: TheHouse, _: Annotated[object, Depends(_bearer)]) -> Caller:
+    if house.operator is not None:
+        origin = Origin(house.operator.id, Face.CLI, Sender(None, request.scope["log"]["request_id"]))
+        return Caller(house.operator, Scope.WRITE, origin)
     authorization = request.headers.get("authorization", "")
     scheme, _, token = authorization.partition(" ")
     if scheme.lower() != "bearer" or not token.strip():

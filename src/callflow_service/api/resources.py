@@ -156,7 +156,8 @@ def _did_shape(row: Row) -> dict[str, Any]:
 
 def _switch_shape(row: Row) -> dict[str, Any]:
     (switch,) = row
-    return {"id": switch.username, **switch.model_dump(exclude={"password_hash"})}
+    written = switch.model_dump(exclude={"password_hash"}) | {"id": switch.username}
+    return {name: written[name] for name in ShownSwitch.model_fields if name in written}
 
 
 async def _account_columns(change: Change) -> dict[str, Any]:

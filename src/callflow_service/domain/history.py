@@ -10,6 +10,7 @@ class Face(StrEnum):
 
     MOR = "mor"
     JSON = "json"
+    CLI = "cli"
 
 
 @dataclass(frozen=True, slots=True)

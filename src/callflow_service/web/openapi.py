@@ -24,7 +24,9 @@ prints the signed string, the hash and the whole request.
 """
 
 
-def application(faces: Faces, *, has_docs: bool, lifespan: "Lifespan[FastAPI]", tracing: "Tracing | None") -> FastAPI:
+def application(
+    faces: Faces, *, has_docs: bool, lifespan: "Lifespan[FastAPI] | None", tracing: "Tracing | None"
+) -> FastAPI:
     """The application with the routes of all faces, each of which words its failures itself."""
     app: FastAPI = (FastAPIOffline if has_docs else FastAPI)(
         title="callflow-service",
