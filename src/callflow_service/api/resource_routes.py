@@ -13,6 +13,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from callflow_service.api.dependencies import (
     ApiRoute,
+    Caller,
     House,
     Reader,
     TheHouse,
@@ -41,6 +42,7 @@ class Resource:
         item: What may be sent of it.
         columns: What is stored of what was sent.
         needed_as: What a change of its row to these columns would make it useless as, a key of `resources.used_by`.
+        cascade: Takes one out of everything that uses it, where its deletion may do so.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Resource:
     may_change: Callable[[Account, Row], bool]
     may_list: Callable[[Account], bool] = lambda _: True
     needed_as: Callable[[Any, dict[str, Any]], str | None] = lambda _row, _columns: None
+    cascade: Callable[[AsyncSession, Caller, Row], Awaitable[None]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,21 +162,54 @@ def router_of(resource: Resource) -> APIRouter:  # noqa: C901, PLR0915 - five ro
             shown = _tagged(resource, await _found(session, resource, caller.account, key))
         return with_etag(request, shown)
 
-    @router.delete("/{key}", status_code=204, response_class=Response, name=f"delete_{singular}")
-    async def delete(request: Request, key: path_type, caller: Writer, house: TheHouse) -> Response:  # type: ignore[valid-type]  # likewise
-        async with house.transactions.begin(caller.origin) as session:
-            row = await _found(session, resource, caller.account, key, locked=True)
-            if not resource.may_change(caller.account, row):
-                raise Problem("not-allowed")
-            check_precondition(request, house, _tagged(resource, row))
-            uses = await resources.used_by(session, caller.account, resource.kind, key)
-            if uses is not None:
-                raise Problem("in-use", "", {"used_by": uses})
-            await session.delete(row[0])
-            await _flushed(session)
-        return Response(status_code=204)
+    delete = router.delete("/{key}", status_code=204, response_class=Response, name=f"delete_{singular}")
+    if resource.cascade:
+
+        @delete
+        async def delete_with_its_uses(
+            request: Request,
+            key: path_type,  # type: ignore[valid-type]  # likewise
+            uses: Annotated[Uses, Query()],
+            caller: Writer,
+            house: TheHouse,
+        ) -> Response:
+            return await _delete(resource, request, key, caller, house, cascade=uses.cascade)
+
+    else:
+
+        @delete
+        async def delete_unused(request: Request, key: path_type, caller: Writer, house: TheHouse) -> Response:  # type: ignore[valid-type]  # likewise
+            return await _delete(resource, request, key, caller, house)
 
     return router
+
+
+class Uses(BaseModel):
+    """What becomes of what uses the thing that is deleted."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    cascade: Annotated[
+        bool, Field(description="Whether to empty the call flows that lead to it, and to free its DIDs")
+    ] = False
+
+
+async def _delete(  # noqa: PLR0913 - of any resource
+    resource: Resource, request: Request, key: Key, caller: Caller, house: House, *, cascade: bool = False
+) -> Response:
+    async with house.transactions.begin(caller.origin) as session:
+        row = await _found(session, resource, caller.account, key, locked=True)
+        if not resource.may_change(caller.account, row):
+            raise Problem("not-allowed")
+        check_precondition(request, house, _tagged(resource, row))
+        if cascade and resource.cascade:
+            await resource.cascade(session, caller, row)
+        uses = await resources.used_by(session, caller.account, resource.kind, key)
+        if uses is not None:
+            raise Problem("in-use", "", {"used_by": uses})
+        await session.delete(row[0])
+        await _flushed(session)
+    return Response(status_code=204)
 
 
 def _new_model(resource: Resource) -> type[BaseModel]:

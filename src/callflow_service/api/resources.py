@@ -7,7 +7,9 @@ from typing import Annotated, Any, Final, Literal, cast
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 from sqlmodel import col
+from sqlmodel.ext.asyncio.session import AsyncSession
 
+from callflow_service.api.dependencies import Caller
 from callflow_service.api.lists import Page
 from callflow_service.api.problems import Problem, invalid
 from callflow_service.api.resource_routes import Change, Resource, router_of
@@ -17,9 +19,10 @@ from callflow_service.credentials.switch_passwords import hash_switch_password
 from callflow_service.domain.access import Account, Role, may_change
 from callflow_service.domain.callflow import FAX_TECHNOLOGY
 from callflow_service.domain.signature import HashPolicy
-from callflow_service.repositories import resources
+from callflow_service.repositories import flows, resources
 from callflow_service.repositories.resources import Row
 from callflow_service.resources.models import AccountItem, DeviceItem, DidItem, SwitchItem
+from callflow_service.storage.transactions import driver
 from callflow_service.tables import AccountRow, DeviceRow, DidRow, SwitchUserRow
 
 
@@ -238,6 +241,24 @@ def _is_managed_by(caller: Account, owner: AccountRow | None) -> bool:
     return caller.role is Role.ADMIN
 
 
+async def _take_out_device(session: AsyncSession, caller: Caller, row: Row) -> None:
+    """Empty the flows that lead to a device and free its DIDs, where all that is the caller's to change.
+
+    Raises:
+        Problem: `not-allowed`.
+    """
+    device, _, numbers = row
+    connection = await driver(session)
+    owners = await flows.owners_before(connection, device.id)
+    account = caller.account
+    if account.role is not Role.ADMIN:
+        if any(account.id not in both for both in owners):
+            raise Problem("not-allowed", "Call flows lead to it that your account may not change.")
+        if numbers:
+            raise Problem("not-allowed", "A DID without a device is an admin's.")
+    await flows.empty_around(connection, device.id, caller.origin)
+
+
 RESOURCES: Final = (
     Resource(
         name="accounts",
@@ -272,6 +293,7 @@ RESOURCES: Final = (
         may_add=_is_manager,
         may_change=lambda caller, row: _is_managed_by(caller, row[1]),
         needed_as=lambda row, new: "fax_device" if row.technology == FAX_TECHNOLOGY != new["technology"] else None,
+        cascade=_take_out_device,
     ),
     Resource(
         name="dids",

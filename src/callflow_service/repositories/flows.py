@@ -8,6 +8,7 @@ from asyncpg import Connection
 
 from callflow_service.domain.callflow import CallFlow, State
 from callflow_service.domain.changing import AssignedDid
+from callflow_service.domain.history import Origin
 from callflow_service.repositories.callflows import call_flow
 
 _FLOWS: Final = """
@@ -30,6 +31,24 @@ SELECT way.id, flow.state, coalesce(flow.target_device_id, did.device_id) FROM w
 JOIN callflow AS flow ON flow.device_id = way.id AND flow.priority = 1 AND flow.action = 'forward'
 LEFT JOIN did ON ltrim(did.number, '+') = ltrim(flow.target_number, '+')
 WHERE coalesce(flow.target_device_id, did.device_id) IS NOT NULL"""
+
+
+_OWNERS_BEFORE: Final = """
+SELECT owner.id, owner.owner_id FROM callflow AS flow
+JOIN device ON device.id = flow.device_id JOIN account AS owner ON owner.id = device.owner_id
+WHERE flow.target_device_id = $1 FOR NO KEY UPDATE OF flow"""
+# The flows are locked by the statement above, so none of them changes in between.
+_EMPTY_AROUND: Final = """WITH emptied AS (
+    UPDATE callflow SET action = 'empty', target_device_id = NULL, target_number = NULL,
+        caller_id = NULL, caller_id_did_id = NULL, caller_id_text = NULL
+    FROM callflow AS was
+    WHERE (was.device_id, was.state, was.priority) = (callflow.device_id, callflow.state, callflow.priority)
+        AND (callflow.target_device_id = $1 OR callflow.device_id = $1 AND callflow.action <> 'empty')
+    RETURNING callflow.device_id, callflow.state, callflow.priority,
+        to_jsonb(was) AS before, to_jsonb(callflow) AS after
+)
+INSERT INTO callflow_history (account_id, face, address, request_id, device_id, state, priority, before, after)
+SELECT $2, $3, $4, $5, device_id, state, priority, before, after FROM emptied"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,3 +86,20 @@ async def own(connection: Connection, number: str) -> int | None:
     """The device of a number that is one of our own DIDs, None for any other."""
     found = await connection.fetchval("SELECT device_id FROM did WHERE ltrim(number, '+') = ltrim($1, '+')", number)
     return None if found is None else int(found)
+
+
+async def owners_before(connection: Connection, device_id: int) -> list[tuple[int, int | None]]:
+    """Whose flows lead to a device, with the owners of these accounts; the flows are locked."""
+    await connection.execute("SELECT FROM device WHERE id = $1 FOR UPDATE", device_id)
+    own = "SELECT FROM callflow WHERE device_id = $1 FOR NO KEY UPDATE"
+    await connection.execute(own, device_id)
+    return [(row[0], row[1]) for row in await connection.fetch(_OWNERS_BEFORE, device_id)]
+
+
+async def empty_around(connection: Connection, device_id: int, origin: Origin) -> None:
+    """Empty every flow that leads to a device, and its own, each with its history, and free its DIDs."""
+    sender = origin.sender
+    await connection.execute(
+        _EMPTY_AROUND, device_id, origin.account_id, origin.face, sender.address, sender.request_id
+    )
+    await connection.execute("UPDATE did SET device_id = NULL WHERE device_id = $1", device_id)
