@@ -42,6 +42,9 @@ _NETWORKS: Final = {
 }
 """Networks of no country whose every number is of a kind."""
 
+_TYPES: Final = ("fixed_line", "mobile", "toll_free", "personal_number", "voip", "pager", "uan", "voicemail")
+"""The numbers of a plan that do not earn, as the library calls them."""
+
 _WORST_FIRST: Final = tuple(reversed(NumberKind))
 
 _Pattern = re.Pattern[str]
@@ -67,6 +70,7 @@ class _Plan:
     regions: tuple[str, ...]
     network: NumberKind | None
     regular: _Pattern
+    typed: _Pattern
     lengths: frozenset[int]
     premium_rate: _Pattern
     shared_cost: _Pattern
@@ -117,10 +121,9 @@ def read_number(number: str, country: str | None) -> NumberRead:
     """How `number` reads in a country, None where it is not known; an optional `+`, then `0-9 * #`."""
     is_abroad = number.startswith("+")
     dialled = number[1:] if is_abroad else number
-    if is_abroad and _is_regular(dialled):
+    if is_abroad and _is_typed(dialled):
         # Most numbers, and the quickest to read.
-        found_at_once = next(_of_regular(dialled), _NOTHING)
-        return NumberRead(dialled, dialled, (dialled,), found_at_once.kind, found_at_once.form, found_at_once.prefix)
+        return NumberRead(dialled, dialled, (dialled,))
     region = _region(country) if country else None
     if dialled.isdigit():
         looks = [_look(dialled, region, is_abroad=is_abroad)]
@@ -142,14 +145,18 @@ _NOTHING: Final = _Found(NumberKind.ORDINARY, "", 0)
 def _look(digits: str, region: _Region | None, *, is_abroad: bool) -> _Look:
     likely = list(dict.fromkeys(_likely(digits, region, is_abroad=is_abroad)))
     likeliest = likely[0] if likely else ""
-    if likeliest and _is_regular(likeliest):
-        readings = tuple(dict.fromkeys([likeliest, *_possibly(digits, region)]))
-        found = [each for reading in readings for each in _of_regular(reading)]
-        return _Look(likeliest, readings, (*found, *_of_short(digits, region, likeliest)))
-    readings = tuple(dict.fromkeys([*likely, *_possibly(digits, region), *_behind_prefixes(digits)]))
-    found = [each for reading in readings for each in (*_of_regular(reading), *_of_irregular(reading))]
-    if not is_abroad:
-        found += _of_short(digits, region, likeliest)
+    others = [] if is_abroad else list(_possibly(digits, region))
+    is_regular = _is_regular(likeliest)
+    if is_regular:
+        others = list(filter(_is_possible, others))
+    else:
+        others += [*likely[1:], *_behind_prefixes(digits)]
+    readings = tuple(dict.fromkeys(filter(None, [likeliest, *others])))
+    found = list(_of_short(digits, None if is_abroad else region, likeliest))
+    for reading in readings:
+        found += _of_whole(reading)
+        if reading == likeliest or (not is_regular and len(digits) >= _SHORTEST):
+            found += _of_beginning(reading)
     return _Look(likeliest, readings, tuple(found))
 
 
@@ -176,14 +183,14 @@ def _likely(digits: str, region: _Region | None, *, is_abroad: bool) -> Iterator
 
 def _possibly(digits: str, region: _Region | None) -> Iterator[str]:
     """The international numbers that some exchange could take digits for."""
-    if len(digits) >= _SHORTEST - 1:
+    if len(digits) >= _SHORTEST:
         yield digits
-        yield digits.lstrip("0")
-        if region:
-            yield from _national(digits, region)
+    if region:
+        yield from _national(digits, region)
 
 
 def _behind_prefixes(digits: str) -> Iterator[str]:
+    yield digits.lstrip("0") if len(digits) >= _SHORTEST else ""
     # One digit more is for a line outside.
     for each in (digits, digits[1:]):
         yield from (each[len(prefix) :] for prefix in _ABROAD if each.startswith(prefix))
@@ -202,7 +209,7 @@ def _without_trunk(digits: str, region: _Region) -> Iterator[str]:
             yield prefix.expand(region.trunk_rule) + digits[prefix.end() :]
 
 
-def _of_regular(form: str) -> Iterator[_Found]:
+def _of_whole(form: str) -> Iterator[_Found]:
     """What an international number is, taken as it stands."""
     plan = _plan_of(form)
     if plan is None:
@@ -217,10 +224,10 @@ def _of_regular(form: str) -> Iterator[_Found]:
         yield _Found(NumberKind.SHARED_COST, form, behind)
 
 
-def _of_irregular(form: str) -> Iterator[_Found]:
+def _of_beginning(form: str) -> Iterator[_Found]:
     """What an international number is without what is too much: a trunk prefix behind its code, digits at its end."""
     plan = _plan_of(form)
-    if plan is None or plan.regular.fullmatch(form, len(plan.code)):
+    if plan is None or plan.typed.fullmatch(form, len(plan.code)):
         return
     rest = form[len(plan.code) :]
     rests = [rest, rest.lstrip("0")]
@@ -230,41 +237,50 @@ def _of_irregular(form: str) -> Iterator[_Found]:
         read = plan.code + each
         if plan.emergency.fullmatch(each):
             yield _Found(NumberKind.EMERGENCY, read, 0)
-        if plan.premium_rate.match(each):
+        if plan.premium_rate.match(each) or plan.short_premium_rate.fullmatch(each):
             yield _Found(NumberKind.PREMIUM_RATE, read, len(plan.code))
         if plan.shared_cost.match(each):
             yield _Found(NumberKind.SHARED_COST, read, len(plan.code))
-        if plan.short_premium_rate.fullmatch(each):
-            yield _Found(NumberKind.PREMIUM_RATE, read, len(plan.code))
 
 
 def _of_short(digits: str, region: _Region | None, likeliest: str) -> Iterator[_Found]:
     """What digits are that go no further than the country."""
+    emergency = _Found(NumberKind.EMERGENCY, digits, 0)
     if digits in _EMERGENCY or digits.lstrip("0") in _EMERGENCY:
-        yield _Found(NumberKind.EMERGENCY, digits, 0)
+        yield emergency
     if len(digits) >= _SHORTEST:
-        # Exchanges stop reading at an emergency number, and whatever stands behind it counts no more.
-        is_read_from_its_start = not _is_regular(likeliest) or (region and likeliest == region.code + digits)
-        if region and digits[:3] in _EMERGENCY and is_read_from_its_start:
-            yield _Found(NumberKind.EMERGENCY, digits, 0)
+        if region and _begins_with_emergency(digits, region, likeliest):
+            yield emergency
         return
     if len(digits) >= _SHORTEST_WITH_CODE and (plan := _plan_of(digits)) and digits[len(plan.code) :] in _EMERGENCY:
-        yield _Found(NumberKind.EMERGENCY, digits, 0)
+        yield emergency
     if region is None:
         return
     own = _plan(region.code)
     if own.emergency.fullmatch(digits):
-        yield _Found(NumberKind.EMERGENCY, digits, 0)
+        yield emergency
     if own.short_premium_rate.fullmatch(digits):
         yield _Found(NumberKind.PREMIUM_RATE, digits, 0)
     for rest in (*_without_trunk(digits, region), digits.removeprefix(region.code)):
         if rest in _EMERGENCY or (len(digits) >= _SHORTEST_WITH_CODE and own.emergency.fullmatch(rest)):
-            yield _Found(NumberKind.EMERGENCY, digits, 0)
+            yield emergency
+
+
+def _begins_with_emergency(digits: str, region: _Region, likeliest: str) -> bool:
+    """Whether exchanges stop reading after three digits, and connect to an emergency centre."""
+    if digits[:3] not in _EMERGENCY or _is_typed(likeliest):
+        return False
+    return likeliest == region.code + digits or not _is_regular(likeliest)
 
 
 def _is_regular(form: str) -> bool:
     plan = _plan_of(form)
     return plan is not None and plan.regular.fullmatch(form, len(plan.code)) is not None
+
+
+def _is_typed(form: str) -> bool:
+    plan = _plan_of(form)
+    return plan is not None and not plan.network and plan.typed.fullmatch(form, len(plan.code)) is not None
 
 
 def _is_possible(form: str) -> bool:
@@ -296,6 +312,7 @@ def _plan(code: str) -> _Plan:
         regions=regions,
         network=_NETWORKS.get(code),
         regular=_any_of(plan.general_desc for plan in plans),
+        typed=_any_of(getattr(plan, name) for plan in plans for name in _TYPES),
         lengths=_lengths(plans),
         premium_rate=_any_of(plan.premium_rate for plan in plans),
         shared_cost=_any_of(plan.shared_cost for plan in plans),

@@ -9,7 +9,7 @@ _REMEMBERED_YEARS = 4_096
 
 
 def holidays_problem(country: str, region: str | None) -> str | None:
-    """Why there are no holidays known of a country (its ISO code) and a region in it, as a sentence; None if there are."""
+    """Why no holidays are known of a country (its ISO code) and a region in it, as a sentence; None where some are."""
     regions = _regions().get(country)
     if regions is None:
         return f"no holidays are known of a country {country}; it is an ISO code such as LT"

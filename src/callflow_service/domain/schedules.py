@@ -14,8 +14,8 @@ from typing import Final
 from zoneinfo import ZoneInfo, available_timezones
 
 MINUTES_OF_A_DAY: Final = 24 * 60
-SEARCHED_DAYS: Final = 2 * 366
-"""How far `next_changes` looks; what does not change in this time is told as never."""
+SEARCHED_DAYS: Final = 105 * 7
+"""How far `next_changes` looks, two years; what does not change in this time is told as never."""
 
 TIME_OF_DAY: Final = "([01][0-9]|2[0-3]):[0-5][0-9]"
 """What a time of day looks like, as a regular expression; the end of a window may be 24:00 too."""
