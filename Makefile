@@ -12,7 +12,7 @@ LOCKED := $(PIP) --require-hashes --no-deps
 export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-postgresql test-proxy test-explorer test-calls test-image test-faults bench bench-quick check format lock dist clean
+.PHONY: help install run test test-postgresql test-proxy test-explorer test-calls test-image test-faults bench bench-quick check openapi format lock dist clean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -83,6 +83,9 @@ check: $(VENV)/developing ## Lint, types, import contracts, and whether the migr
 	$(BIN)/python -m pip --disable-pip-version-check check
 	@data=$$(mktemp -d) && trap 'rm -rf $$data' EXIT && export CALLFLOW_DATABASE_URL= CALLFLOW_DATA_DIR=$$data && \
 		$(BIN)/callflow-service migrate && $(BIN)/alembic check
+
+openapi: $(VENV)/developing ## Keep the OpenAPI document in docs/ as it is now (BREAKING=1 where that breaks clients)
+	@$(BIN)/python tests/helpers/openapi_document.py $(if $(BREAKING),--breaking)
 
 format: $(VENV)/developing ## Format the code
 	$(BIN)/ruff check --fix .

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 
 from asyncpg import Connection
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import Field
+from pydantic import BaseModel, Field
 from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -34,7 +34,7 @@ from callflow_service.api.flow_shapes import (
 from callflow_service.api.flow_writing import check_rings, owned_device, read_action, read_stored, save, saved
 from callflow_service.api.lists import Page, cursor_value, page_of
 from callflow_service.api.problems import Problem
-from callflow_service.api.shapes import Id, SentMoment, as_json, written_moment
+from callflow_service.api.shapes import Id, Moment, SentMoment, as_json, written_moment
 from callflow_service.domain.access import OwnedDevice, Role, may_use
 from callflow_service.domain.callflow import (
     CallFlow,
@@ -55,6 +55,31 @@ router = APIRouter(
 )
 
 _ORDER: Final = (State.BEFORE_CALL, State.NO_ANSWER, State.BUSY, State.FAILED)
+
+
+class ShownEntry(BaseModel):
+    """One change: who, through which face, when, before and after. No secret ever stands in it."""
+
+    id: int
+    at: Moment
+    kind: str = Field(description="`callflow`, else what was changed: `account`, `device`, `did` and so on")
+    resource: str | None = Field(description="The id of what was changed")
+    account: str | None = Field(description="Username of the account that made the change")
+    face: str = Field(description="`json`, `mor` or `cli`")
+    address: str | None
+    request_id: str
+    device: int | None
+    state: State | None
+    before: dict[str, Any] | None = Field(description="Of a call flow, the state as the API shows it")
+    after: dict[str, Any] | None
+    undoes: int | None = Field(description="The id of the change that this one takes back")
+
+
+class ShownEntries(BaseModel):
+    """A page of the history."""
+
+    items: list[ShownEntry]
+    next: str | None = Field(description="Where the next page is")
 
 
 @router.get("/devices/{device_id}/callflow", response_model=ShownFlow)
@@ -84,7 +109,7 @@ async def change_callflow(
     return with_etag(request, shown | {"warnings": warnings})
 
 
-@router.get("/devices/{device_id}/callflow/history")
+@router.get("/devices/{device_id}/callflow/history", response_model=ShownEntries)
 async def show_callflow_history(
     request: Request, device_id: Id, page: Annotated[Page, Query()], caller: Reader, house: TheHouse
 ) -> Response:
@@ -158,7 +183,7 @@ class HistoryPage(Page):
     until: SentMoment | None = None
 
 
-@router.get("/history")
+@router.get("/history", response_model=ShownEntries)
 async def show_history(
     request: Request, page: Annotated[HistoryPage, Query()], caller: Reader, house: TheHouse
 ) -> Response:
@@ -170,7 +195,7 @@ async def show_history(
     return page_of(request, entries, limit=page.limit, key=lambda entry: entry[0].id, shape=entry_shape)
 
 
-@router.post("/history/{entry_id}/undo")
+@router.post("/history/{entry_id}/undo", response_model=ShownEntry)
 async def undo_change(
     request: Request, entry_id: Id, caller: Writer, house: TheHouse, body: Undo | None = None
 ) -> Response:

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from http import HTTPStatus
-from typing import Any, Final
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.routing import APIRoute
@@ -12,6 +11,7 @@ from starlette.exceptions import HTTPException
 
 from callflow_service.api import api_keys, callflow, resources, tokens, trial_calls
 from callflow_service.api.dependencies import MAX_BODY, ApiRoute, House
+from callflow_service.api.document import FAILURES, PROBLEMS, describe
 from callflow_service.api.problems import KINDS, MEDIA_TYPE, Problem, pages
 from callflow_service.api.shapes import ProblemDocument
 from callflow_service.web.faces import Face
@@ -27,27 +27,20 @@ _SLUGS = {
     503: "unavailable",
 }
 
-_FAILURES: Final[dict[int | str, dict[str, Any]]] = {
-    kind.status: {
-        "description": HTTPStatus(kind.status).phrase,
-        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}},
-    }
-    for slug, kind in KINDS.items()
-    if slug not in {"method-not-allowed", "internal"}
-}
-"""What every call can answer instead, as the OpenAPI document has it."""
-
 
 def api_face(house: House) -> Face:
     """The face that works with `house`."""
     router = APIRouter(
         dependencies=[Depends(_at_hand(house))],
         generate_unique_id_function=lambda route: str(route.name),
-        responses=_FAILURES,
+        responses=FAILURES,
     )
     # FastAPI keeps an included router as it is, so its routes are listed here.
     groups = [*routers(), pages()]
     routes = [route for each in groups for route in each.routes if isinstance(route, APIRoute)]
+    for route in routes:
+        if isinstance(route, ApiRoute):
+            describe(route)
     for each in groups:
         router.include_router(each)
     return Face(
@@ -61,6 +54,7 @@ def api_face(house: House) -> Face:
         schemas=models_json_schema([(ProblemDocument, "serialization")], ref_template="#/components/schemas/{model}")[
             1
         ]["$defs"],
+        responses=PROBLEMS,
         max_body=MAX_BODY,
         sheds=True,
     )

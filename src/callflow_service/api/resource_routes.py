@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, cast
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from sqlalchemy import ColumnElement
 from sqlalchemy.exc import IntegrityError
@@ -63,6 +63,11 @@ class Resource:
     needed_as: Callable[[Any, dict[str, Any]], str | None] = lambda _row, _columns: None
     cascade: Callable[[AsyncSession, Caller, Row], Awaitable[None]] | None = None
 
+    @property
+    def title(self) -> str:
+        """What the document calls its calls."""
+        return "Switch users" if self.name == "switches" else self.name.replace("_", " ").capitalize()
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -78,13 +83,14 @@ class Change:
 
 def router_of(resource: Resource) -> APIRouter:  # noqa: C901, PLR0915 - five routes, each a few lines
     """The routes of a resource."""
-    router = APIRouter(prefix=f"/v1/{resource.name}", tags=[resource.name.capitalize()], route_class=ApiRoute)
+    router = APIRouter(prefix=f"/v1/{resource.name}", tags=[resource.title], route_class=ApiRoute)
     key_type, page_type = resource.key_type, resource.page
-    path_type = Id if key_type is int else Text
     singular = resource.kind.removesuffix("_user")
+    named = f"{singular}_id" if key_type is int else resource.key.key
+    path_type = Annotated[Id if key_type is int else Text, Path(alias=named)]  # type: ignore[valid-type]  # chosen at run time
     new_item, changes = _new_model(resource), _patch_model(resource)
     listed = create_model(
-        f"{resource.shown.__name__}List",
+        "".join(part.capitalize() for part in resource.name.split("_")),
         items=(list[resource.shown], ...),  # type: ignore[name-defined]  # a model made at run time
         next=(str | None, Field(description="Where the next page is")),
         __doc__="A page of a list.",
@@ -92,6 +98,7 @@ def router_of(resource: Resource) -> APIRouter:  # noqa: C901, PLR0915 - five ro
 
     @router.get("", response_model=listed, name=f"list_{resource.name}")
     async def list_(request: Request, page: Annotated[page_type, Query()], caller: Reader, house: TheHouse) -> Response:  # type: ignore[valid-type]  # likewise
+        """A page of those that you may see."""
         fields = cast(Page, page).model_dump(exclude={"limit", "cursor", "sort"})
         if not resource.may_list(caller.account):
             raise Problem("not-allowed")
@@ -109,13 +116,15 @@ def router_of(resource: Resource) -> APIRouter:  # noqa: C901, PLR0915 - five ro
             shape=lambda row: _tagged(resource, row),
         )
 
-    @router.get("/{key}", response_model=resource.shown, name=f"show_{singular}")
+    @router.get(f"/{{{named}}}", response_model=resource.shown, name=f"show_{singular}")
     async def show(request: Request, key: path_type, caller: Reader, house: TheHouse) -> Response:  # type: ignore[valid-type]  # likewise
+        """One that you may see."""
         async with house.transactions.begin() as session:
             return with_etag(request, _tagged(resource, await _found(session, resource, caller.account, key)))
 
     @router.post("", status_code=201, response_model=resource.shown, name=f"add_{singular}")
     async def add(request: Request, body: new_item, caller: Writer, house: TheHouse) -> Response:  # type: ignore[valid-type]  # likewise
+        """Add one. The answer's `Location` is its address."""
         if not resource.may_add(caller.account):
             raise Problem("not-allowed")
         async with house.changing(request, caller) as session:
@@ -136,12 +145,13 @@ def router_of(resource: Resource) -> APIRouter:  # noqa: C901, PLR0915 - five ro
     patch_schema = {"$ref": f"#/components/schemas/{changes.__name__}"}
 
     @router.patch(
-        "/{key}",
+        f"/{{{named}}}",
         response_model=resource.shown,
         name=f"change_{singular}",
         openapi_extra={"requestBody": {"content": {"application/merge-patch+json": {"schema": patch_schema}}}},
     )
     async def change(request: Request, key: path_type, body: changes, caller: Writer, house: TheHouse) -> Response:  # type: ignore[valid-type]  # likewise
+        """Change what is named (a merge patch, RFC 7396); the rest stays as it is."""
         async with house.transactions.begin(caller.origin) as session:
             row = await _found(session, resource, caller.account, key, locked=True)
             if not resource.may_change(caller.account, row):
@@ -162,7 +172,7 @@ def router_of(resource: Resource) -> APIRouter:  # noqa: C901, PLR0915 - five ro
             shown = _tagged(resource, await _found(session, resource, caller.account, key))
         return with_etag(request, shown)
 
-    delete = router.delete("/{key}", status_code=204, response_class=Response, name=f"delete_{singular}")
+    delete = router.delete(f"/{{{named}}}", status_code=204, response_class=Response, name=f"delete_{singular}")
     if resource.cascade:
 
         @delete
@@ -173,12 +183,14 @@ def router_of(resource: Resource) -> APIRouter:  # noqa: C901, PLR0915 - five ro
             caller: Writer,
             house: TheHouse,
         ) -> Response:
+            """Delete one, with what uses it only where that is asked for."""
             return await _delete(resource, request, key, caller, house, cascade=uses.cascade)
 
     else:
 
         @delete
         async def delete_unused(request: Request, key: path_type, caller: Writer, house: TheHouse) -> Response:  # type: ignore[valid-type]  # likewise
+            """Delete one that nothing uses any more."""
             return await _delete(resource, request, key, caller, house)
 
     return router
@@ -217,7 +229,7 @@ def _new_model(resource: Resource) -> type[BaseModel]:
         return resource.item
     annotation = resource.item.model_fields["id"].rebuild_annotation()
     return create_model(
-        f"New{resource.item.__name__}",
+        f"New{resource.item.__name__.removesuffix('Item')}",
         __base__=resource.item,
         __doc__=resource.item.__doc__,
         id=(annotation | None, Field(None, description="The next free one where it is not said")),
@@ -230,7 +242,7 @@ def _patch_model(resource: Resource) -> type[BaseModel]:
         for name, field in resource.item.model_fields.items()
     }
     return create_model(
-        f"{resource.item.__name__}Changes",
+        f"{resource.item.__name__.removesuffix('Item')}Changes",
         __config__=ConfigDict(extra="forbid", hide_input_in_errors=True),
         __doc__="What changes; null empties, and what is not named stays as it is.",
         **fields,

@@ -47,6 +47,7 @@ class Face:
         headers: The security headers of its answers.
         security_schemes: Its callers' credentials as the OpenAPI document has them, beside those that FastAPI finds.
         schemas: Schemas that its routes refer to by name, beside those that FastAPI finds.
+        responses: Answers that its routes refer to by name.
         max_body: The largest request body that is read, in bytes.
         sheds: Whether its requests are refused unread while too much is in work.
         is_tolerant: Whether doubled slashes in a path count as one, and trailing ones are dropped.
@@ -63,6 +64,7 @@ class Face:
     headers: Headers = SECURITY_HEADERS
     security_schemes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     schemas: Mapping[str, Any] = field(default_factory=dict)
+    responses: Mapping[str, Any] = field(default_factory=dict)
     max_body: int = 64 * 1024
     sheds: bool = False
     is_tolerant: bool = False

@@ -48,12 +48,13 @@ def health_router(database: Database) -> APIRouter:
     router = APIRouter(prefix="/health", tags=["Health"])
     readiness = Readiness(database)
 
-    @router.get("/live", summary="Whether the process answers")
+    @router.get("/live", operation_id="health_live", summary="Whether the process answers")
     async def live() -> dict[str, str]:
         return {"status": "ok"}
 
     @router.get(
         "/ready",
+        operation_id="health_ready",
         summary="Whether calls can be served: the database answers and has the right schema",
         responses={503: {"description": "Not ready; `detail` says why"}},
     )

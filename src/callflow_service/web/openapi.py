@@ -91,6 +91,7 @@ def _name_security_schemes(app: FastAPI, faces: Faces) -> None:
         for face in faces.all:
             components.setdefault("securitySchemes", {}).update(face.security_schemes)
             components.setdefault("schemas", {}).update(face.schemas)
+            components.setdefault("responses", {}).update(face.responses)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way to extend the document

@@ -1,0 +1,114 @@
+"""What the OpenAPI document says of every call of the API, beside what FastAPI finds in its routes."""
+
+from typing import Any, Final
+
+from fastapi.routing import APIRoute
+
+from callflow_service.api.problems import KINDS, MEDIA_TYPE
+
+Document = dict[str, Any]
+
+EXAMPLES: Final[dict[str, Document]] = {
+    "create_token": {"name": "portal", "scope": "read", "expires_in_days": 90},
+    "change_callflow": {
+        "states": {
+            "no_answer": {"otherwise": {"action": "voicemail"}},
+            "busy": {"otherwise": {"action": "forward", "steps": [{"to": {"device": 5}}]}},
+        }
+    },
+    "change_callflow_state": {
+        "otherwise": {
+            "action": "forward",
+            "steps": [{"to": {"number": "+37061234567"}, "caller_id": {"kind": "device"}}],
+        }
+    },
+    "restore_callflow": {"as_of": "2026-11-26T12:00:00Z", "force": False},
+    "undo_change": {"force": False},
+    "route_call": {"caller": {"number": "+37061234567"}, "outcomes": ["no_answer"]},
+    "add_account": {"username": "user4", "name": "Test User #4", "role": "user", "owner": "admin"},
+    "change_account": {"name": "Reception", "allowed_addresses": ["192.0.2.0/24"]},
+    "add_device": {"technology": "SIP", "name": "103", "owner": "user1", "ring_seconds": 20},
+    "change_device": {"caller_name": "Reception", "ring_seconds": 30},
+    "add_did": {"number": "+37052000005", "device": 100},
+    "change_did": {"device": 5},
+    "add_switch": {"username": "pbx2", "password": "a-long-and-random-text", "domain": "pbx2.example.com"},
+    "change_switch": {"dial": {"SIP": "PJSIP/{name}"}},
+}
+"""A request body for each call that takes one, as it can be sent to the demo."""
+
+PROBLEMS: Final[Document] = {
+    f"Problem{status}": {
+        "description": "; ".join(f"`{slug}`: {kind.title}" for slug, kind in KINDS.items() if kind.status == status),
+        "content": {
+            MEDIA_TYPE: {
+                "schema": {"$ref": "#/components/schemas/ProblemDocument"},
+                "examples": {
+                    slug: {
+                        "summary": kind.title,
+                        "value": {
+                            "type": f"/problems/{slug}",
+                            "title": kind.title,
+                            "status": status,
+                            "detail": kind.advice,
+                            "instance": "5f0c6f0e2a0c4f0f",
+                        },
+                    }
+                    for slug, kind in KINDS.items()
+                    if kind.status == status
+                },
+            }
+        },
+    }
+    for status in sorted({kind.status for kind in KINDS.values()})
+}
+"""The problem documents of each status."""
+
+FAILURES: Final[dict[int | str, Document]] = {
+    kind.status: {
+        "$ref": f"#/components/responses/Problem{kind.status}",
+        "description": ", ".join(f"`{each}`" for each, other in KINDS.items() if other.status == kind.status),
+    }
+    for slug, kind in KINDS.items()
+    if slug not in {"method-not-allowed", "internal"}
+}
+"""What every call can answer instead."""
+
+_CHANGED_ONLY: Final = {
+    "name": "If-Match",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string"},
+    "description": "The ETag that the change was made for, in quotes. Where it is another one by now, nothing changes: "
+    "412 `changed-meanwhile`.",
+}
+_NEW_ONLY: Final = {
+    "name": "If-None-Match",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string"},
+    "description": "The ETag that the client has, in quotes. Where it is the same still, the answer is 304.",
+}
+
+
+def describe(route: APIRoute) -> None:
+    """Give a call its summary, its headers for versions, and an example of its body."""
+    route.summary = route.name.replace("_", " ").capitalize()
+    extra: Document = route.openapi_extra or {}
+    methods = route.methods or set()
+    has_version = "etag" in getattr(route.response_model, "model_fields", ())
+    parameters = []
+    if has_version and "GET" in methods:
+        parameters.append(_NEW_ONLY)
+        route.responses[304] = {"description": "It is as the client has it."}
+    elif has_version and methods & {"PUT", "PATCH", "DELETE"}:
+        parameters.append(_CHANGED_ONLY)
+    # Some routes are made once for all applications of a process, and described with each of them.
+    parameters = [each for each in parameters if each not in extra.get("parameters", [])]
+    if parameters:
+        extra = extra | {"parameters": [*extra.get("parameters", []), *parameters]}
+    if route.name in EXAMPLES:
+        body = extra.get("requestBody", {})
+        contents = {"application/json": {}, **body.get("content", {})}
+        shown = {media_type: {**content, "example": EXAMPLES[route.name]} for media_type, content in contents.items()}
+        extra = extra | {"requestBody": body | {"content": shown}}
+    route.openapi_extra = extra or None
