@@ -1,5 +1,6 @@
 """Build the ASGI application: mount every face and wrap it in what is around each request."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 
@@ -42,6 +43,8 @@ def json_house(settings: Settings, parts: Components) -> House:
         calls=parts.calls,
         api_enabled=settings.api_enabled,
         require_if_match=settings.require_if_match,
+        feed=parts.feed,
+        max_streams=settings.max_streams,
     )
 
 
@@ -61,6 +64,8 @@ def create_app(settings: Settings, make_faces: MakeFaces = all_faces) -> ASGIApp
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[Mapping[str, object]]:
+        # Shared with the server, which sets it; a value of its own would be copied into each request as it begins.
+        shared["ending"] = asyncio.Event()
         async with parts.running(metrics):
             yield shared
 

@@ -15,9 +15,11 @@ from callflow_service.settings import Settings
 from callflow_service.storage.database import Database
 from callflow_service.storage.replica import ReplicaFirst
 from callflow_service.storage.transactions import Transactions
+from callflow_service.storage.waking import Listener, Teller
 from callflow_service.usecases.admission import Admission
 from callflow_service.usecases.call_flows import CallFlows
 from callflow_service.usecases.calls import Calls
+from callflow_service.usecases.feed import Feed
 from callflow_service.usecases.switch_users import SwitchUsers
 from callflow_service.watching.metrics import Metrics, watch
 
@@ -35,6 +37,8 @@ class Components:
     database: Database
     reading: Database | ReplicaFirst
     transactions: Transactions
+    teller: Teller
+    feed: Feed
     guesses: Guesses
     keys: Keyring
     call_flows: CallFlows
@@ -50,6 +54,7 @@ class Components:
     async def running(self, metrics: Metrics | None) -> AsyncIterator[None]:
         """Look at the connections meanwhile, and close everything in the end."""
         closing: list[Callable[[], Awaitable[None]]] = [
+            self.teller.close,
             self.guesses.close,
             self.calls.users.close,
             self.reading.close,
@@ -72,12 +77,18 @@ def build_components(settings: Settings) -> Components:
         max_in_flight=settings.max_in_flight,
     )
     reading = _reading(settings, database)
+    teller = Teller(database)
+    transactions = Transactions(
+        settings.database_url, size=_TRANSACTIONS, timeout_ms=settings.database_timeout_ms, tell=teller
+    )
     guesses = Guesses(settings.guess_limit, settings.address_guess_limit, settings.redis_url)
     keys = Keyring(settings.encryption_keys, settings.data_dir)
     return Components(
         database=database,
         reading=reading,
-        transactions=Transactions(settings.database_url, size=_TRANSACTIONS, timeout_ms=settings.database_timeout_ms),
+        transactions=transactions,
+        teller=teller,
+        feed=Feed(transactions, Listener(settings.database_url, timeout_ms=settings.database_timeout_ms)),
         guesses=guesses,
         keys=keys,
         call_flows=CallFlows(
@@ -89,6 +100,7 @@ def build_components(settings: Settings) -> Components:
                 Passwords(guesses.refuse_known),
                 keys,
             ),
+            teller,
         ),
         calls=Calls(
             reading,

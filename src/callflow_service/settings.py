@@ -64,6 +64,12 @@ class Settings(BaseSettings):
     max_in_flight: int = Field(
         128, ge=1, le=100_000, description="Most calls that a worker has in work; one more is answered with 503 at once"
     )
+    max_streams: int = Field(
+        100,
+        ge=0,
+        le=10_000,
+        description="Most streams of changes that a worker has open; one more is answered with 503",
+    )
     drain_seconds: int = Field(
         2, ge=0, le=60, description="How long a service that is told to end takes new requests still; seconds"
     )

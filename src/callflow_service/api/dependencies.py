@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
 from typing import Annotated, Any, Final
 from urllib.parse import quote
 
@@ -24,8 +25,10 @@ from callflow_service.domain.errors import LoginFailed, StorageUnavailable, TooM
 from callflow_service.domain.history import Face, Origin, Sender
 from callflow_service.domain.tokens import Scope, is_token
 from callflow_service.repositories import tokens
+from callflow_service.repositories.tokens import FoundToken
 from callflow_service.storage.transactions import Transactions
 from callflow_service.usecases.calls import Calls
+from callflow_service.usecases.feed import Feed
 from callflow_service.web.request import BodyTooLarge, client_address
 
 MAX_BODY: Final = 1024 * 1024
@@ -49,7 +52,10 @@ class House:
     calls: Calls
     api_enabled: bool
     require_if_match: bool
+    feed: Feed
+    max_streams: int
     operator: Account | None = None
+    comment_seconds: float = 15.0
 
     @asynccontextmanager
     async def changing(
@@ -94,35 +100,63 @@ async def _reader(request: Request, house: TheHouse, _: Annotated[object, Depend
     if house.operator is not None:
         origin = Origin(house.operator.id, Face.CLI, Sender(None, request.scope["log"]["request_id"]))
         return Caller(house.operator, Scope.WRITE, origin)
-    authorization = request.headers.get("authorization", "")
-    scheme, _, token = authorization.partition(" ")
-    if scheme.lower() != "bearer" or not token.strip():
+    token = _sent_token(request)
+    if not token:
         raise Problem("token-missing", headers=_CHALLENGE)
     address = client_address(request)
     who = guesser(Guessed.TOKEN, "", address)
     house.guesses.refuse_known(who)
     await house.guesses.refuse(who)
     found = None
-    if is_token(token.strip()):
+    if is_token(token):
         async with house.transactions.begin() as session:
-            found = await tokens.find(session, token.strip())
+            found = await tokens.find(session, token)
+    try:
+        found = _check_token(found, address)
+    except Problem as problem:
+        if problem.slug == "token-invalid":
+            await house.guesses.count(who)
+            await house.guesses.share(who)
+        raise
+    request.scope["log"]["account"] = found.account.username
+    _check_use(found.account, house)
+    origin = Origin(found.account.id, Face.JSON, Sender(address, request.scope["log"]["request_id"]))
+    return Caller(found.account, found.scope, origin)
+
+
+def _sent_token(request: Request) -> str:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
+
+
+def _check_token(found: FoundToken | None, address: IPv4Address | IPv6Address | None) -> FoundToken:
     try:
         access.check_address(found.account if found else None, address)
     except LoginFailed:
         found = None
     if found is None or found.account.blocked:
-        await house.guesses.count(who)
-        await house.guesses.share(who)
         raise Problem("token-invalid", headers=_CHALLENGE)
     if found.is_expired:
         raise Problem("token-expired", headers=_CHALLENGE)
-    request.scope["log"]["account"] = found.account.username
-    if not (house.api_enabled and found.account.api_enabled):
+    return found
+
+
+def _check_use(account: Account, house: House) -> None:
+    if not (house.api_enabled and account.api_enabled):
         raise Problem("api-disabled")
-    if found.account.role is Role.RESELLER and not found.account.pbx_addon:
+    if account.role is Role.RESELLER and not account.pbx_addon:
         raise Problem("not-allowed", "A reseller needs the PBX addon.")
-    origin = Origin(found.account.id, Face.JSON, Sender(address, request.scope["log"]["request_id"]))
-    return Caller(found.account, found.scope, origin)
+
+
+async def token_account(request: Request, house: House, session: AsyncSession) -> Account:
+    """The account of a request that was let in before, as it is now.
+
+    Raises:
+        Problem: It would not be let in any more.
+    """
+    found = _check_token(await tokens.find(session, _sent_token(request)), client_address(request))
+    _check_use(found.account, house)
+    return found.account
 
 
 Reader = Annotated[Caller, Depends(_reader)]

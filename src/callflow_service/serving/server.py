@@ -107,7 +107,7 @@ class _Server(uvicorn.Server):
         """Begin to end by the first SIGTERM; by anything else, and by the second, end."""
         if sig == signal.SIGTERM and self.started and self._drain_seconds and not self.server_state.is_ending:
             self.server_state.is_ending = True
-            self.lifespan.state["ending"] = True
+            self.lifespan.state["ending"].set()
             for connection in list(self.server_state.connections):
                 if isinstance(connection, Connection):
                     connection.end_after_answer()
@@ -120,7 +120,8 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter) or time.monotonic() >= self._drained_at
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop listening, finish what is in work."""
+        """Stop listening, finish what is in work; what would go on for ever ends."""
+        self.lifespan.state["ending"].set()
         if self.server_state.is_ending:
             for listening in sockets or []:
                 await self._stop_listening(listening)

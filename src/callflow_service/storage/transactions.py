@@ -18,6 +18,7 @@ from callflow_service.domain.errors import StorageUnavailable
 from callflow_service.domain.history import Origin
 from callflow_service.settings import driver_url
 from callflow_service.storage.connecting import SERVER_TROUBLE, Connector
+from callflow_service.storage.waking import Tell
 
 _UNUSED_SECONDS: Final = 300
 # 40: taken back for another transaction, as in a deadlock; the same request can succeed.
@@ -27,11 +28,13 @@ _TRY_AGAIN: Final = (*SERVER_TROUBLE, "40")
 class Transactions:
     """A few connections beside the pool of `database`, with PostgreSQL's usual planner settings.
 
-    They are apart so that a long list never holds a connection that a call waits for.
+    They are apart so that a long list never holds a connection that a call waits for. `tell` is called after each
+    transaction with an origin.
     """
 
-    def __init__(self, url: SecretStr, *, size: int, timeout_ms: int) -> None:
+    def __init__(self, url: SecretStr, *, size: int, timeout_ms: int, tell: Tell | None = None) -> None:
         self._timeout: Final = timeout_ms / 1000
+        self._tell: Final = tell
         self._engine = create_async_engine(
             driver_url(url),
             pool_size=size,
@@ -64,6 +67,8 @@ class Transactions:
                 if origin:
                     await run(session, _SET_ORIGIN, origin=_written(origin))
                 yield session
+            if origin and self._tell:
+                self._tell()
         except (TimeoutError, PoolTimeoutError) as error:
             raise StorageUnavailable("no answer in time") from error
         except OSError as error:

@@ -8,15 +8,17 @@ from callflow_service.domain.changing import Change, DeviceCallFlow, WantedChang
 from callflow_service.domain.history import Face, Origin, Sender
 from callflow_service.repositories import callflows
 from callflow_service.storage.database import Database
+from callflow_service.storage.waking import Tell
 from callflow_service.usecases.admission import Admission, check_update_signature
 
 
 @dataclass(frozen=True, slots=True)
 class CallFlows:
-    """The call flows in a database, for callers that are let in."""
+    """The call flows in a database, for callers that are let in; `tell` is called after each change."""
 
     database: Database
     admission: Admission
+    tell: Tell
 
     async def update(self, claim: Claim, wanted: WantedChange, sender: Sender) -> Change:
         """Change what a device does in one state; two statements.
@@ -34,6 +36,7 @@ class CallFlows:
             change = changing.decide(account, facts, meant)
             origin = Origin(account.id, Face.MOR, sender)
             await ticket.run(lambda connection: callflows.save(connection, change, origin))
+        self.tell()
         return change
 
     async def get(self, claim: Claim, device_id: int, sender: Sender) -> DeviceCallFlow:

@@ -123,7 +123,7 @@ class Metrics:
                 self._counters(call, None, outcome)
 
     def observe(self, fields: Mapping[str, object], seconds: float | None) -> None:
-        """Count one request by the fields of its log line, and the time it took unless it was refused unread."""
+        """Count one request by the fields of its log line, and the time it took where that is known."""
         key = (fields.get("call"), fields.get("status"), fields.get("outcome"))
         counted = self._counted.get(key)
         if counted is None:

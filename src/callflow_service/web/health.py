@@ -59,8 +59,8 @@ def health_router(database: Database) -> APIRouter:
         responses={503: {"description": "Not ready; `detail` says why"}},
     )
     async def ready(request: Request) -> JSONResponse:
-        is_ending = getattr(request.state, "ending", False)
-        problem = "The service is ending." if is_ending else await readiness.problem()
+        ending: asyncio.Event = request.state.ending
+        problem = "The service is ending." if ending.is_set() else await readiness.problem()
         if problem:
             return JSONResponse({"status": "unavailable", "detail": problem}, 503)
         return JSONResponse({"status": "ok"})

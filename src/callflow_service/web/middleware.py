@@ -22,7 +22,8 @@ Peer = tuple[str, int] | None
 """The host and the port of a connection's other end, None where there are none."""
 
 Observe = Callable[[Mapping[str, object], float | None], None]
-"""Called for each request: what its log line says, and the seconds it took, None where it was refused unread."""
+"""Called for each request: what its log line says, and the seconds it took, None where it was refused unread
+or is a stream."""
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _IN_NO_PATH: Final = re.compile(r"[^A-Za-z0-9._/-]")
@@ -97,7 +98,8 @@ class EachRequest:
                 fields.setdefault("outcome", "ok")
         fields["client"] = scope["client"][0] if scope["client"] else None
         fields["duration_ms"] = round(seconds * 1000, 2)
-        self._observe(fields, seconds)
+        # How long a client follows something says nothing about how long it waits.
+        self._observe(fields, None if "is_stream" in fields else seconds)
         if _requests.isEnabledFor(logging.INFO):
             _requests.handle(RequestRecord(fields))
 
