@@ -37,6 +37,7 @@ class Teller:
     def __init__(self, database: Database) -> None:
         self._database: Final = database
         self._is_due = False
+        self._closing = asyncio.Event()
         self._telling: asyncio.Task[None] | None = None
 
     def __call__(self) -> None:
@@ -46,11 +47,10 @@ class Teller:
             self._telling = asyncio.create_task(self._tell())
 
     async def close(self) -> None:
-        """Tell no more."""
+        """Tell what is still to be told, at once."""
+        self._closing.set()
         if self._telling:
-            self._telling.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._telling
+            await self._telling
 
     async def _tell(self) -> None:
         try:
@@ -59,7 +59,8 @@ class Teller:
                 # Who was not told looks by itself after a while.
                 with suppress(StorageUnavailable):
                     await self._database.run(lambda connection: connection.execute(NOTIFY))
-                await asyncio.sleep(_REST_SECONDS)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._closing.wait(), _REST_SECONDS)
         finally:
             self._telling = None
 
