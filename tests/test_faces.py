@@ -51,7 +51,7 @@ TOY = Face(
     calls=NAMES,
     max_body=10,
     words={404: "no toy", 405: "not so", 413: "too much", 429: "too often", 500: "broken", 503: "no time"},
-    write=lambda status, text: ("application/toy", f"toy {status}: {text}".encode()),
+    write=lambda status, text, _request_id: ("application/toy", f"toy {status}: {text}".encode()),
     sheds=True,
 )
 

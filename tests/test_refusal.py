@@ -1,6 +1,7 @@
 """Too much is in work: what comes on top is refused before it becomes a request, and the connection stays good."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -74,3 +75,20 @@ async def test_who_wants_no_second_answer_is_hung_up_on_after_the_refusal(demo_u
             status, headers, _ = await asyncio.to_thread(read_answer, connection)
             assert (status, headers["connection"]) == (503, ["close"])
             assert await asyncio.to_thread(connection.recv, 1) == b""
+
+
+async def test_the_json_api_names_the_request_that_it_refuses(demo_url: SecretStr, tmp_path: Path) -> None:
+    with served(demo_url, tmp_path / "log", **ONE_AT_ONCE) as service, service.connect() as connection:
+        async with full(service, demo_url):
+            for name in ("mine", "x" * 64):
+                connection.sendall(f"GET /v1/devices HTTP/1.1\r\nHost: a\r\nX-Request-ID: {name}\r\n\r\n".encode())
+                status, headers, page = await asyncio.to_thread(read_answer, connection)
+                assert (status, headers["content-type"]) == (503, ["application/problem+json"])
+                assert headers["x-request-id"] == [name]
+                assert json.loads(page) == {
+                    "type": "/problems/unavailable",
+                    "title": "The service cannot answer now",
+                    "status": 503,
+                    "detail": "Send it again after Retry-After.",
+                    "instance": name,
+                }

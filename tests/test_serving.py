@@ -78,6 +78,14 @@ def test_what_is_no_request_is_told_so_in_the_words_of_who_was_asked(
     assert {name: headers.get(name) for name in expected} == expected
 
 
+def test_the_json_api_names_what_was_no_request_in_its_problem_document(service: Served) -> None:
+    told, headers = parsed(exchange(service, b"GET /v1/devices?a b HTTP/1.1\r\n\r\n"))
+    assert told[:2] == (400, "application/problem+json")
+    (name,) = headers["x-request-id"]
+    assert json.loads(told[2])["instance"] == name
+    assert f'"request_id":"{name}"' in service.log.read_text()
+
+
 def test_trailers_without_end_are_not_read(service: Served) -> None:
     head = f"POST {GET} HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n".encode()
     told, _ = parsed(exchange(service, head + b"X: a\r\n" * 100_000))

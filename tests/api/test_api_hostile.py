@@ -363,3 +363,32 @@ async def test_a_version_must_be_named_where_the_setting_says_so(
         response = await service.request(method, f"/v1/{path}", json=body, headers=admin)
         assert problem(response) == (428, "precondition-needed")
     assert (await service.get("/v1/history", headers=admin)).json()["items"] == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"scope": "read", "scope": "write"}',
+        '{"name": "a", "name": "a"}',
+        '{"name": {"a": 1, "a": 2}}',
+        '[{"a": 1, "\\u0061": 2}]',
+    ],
+)
+async def test_a_name_that_stands_twice_in_an_object_is_refused(
+    house: httpx.AsyncClient, admin: dict[str, str], body: str
+) -> None:
+    headers = {**admin, "Content-Type": "application/json"}
+    response = await house.post("/v1/tokens", content=body, headers=headers)
+    assert problem(response) == (400, "unreadable")
+    assert response.json()["detail"].endswith("stands twice in one object.")
+
+
+async def test_a_defect_of_ours_is_told_with_the_request_s_id(
+    house: httpx.AsyncClient, admin: dict[str, str], demo: OwnDemo
+) -> None:
+    await demo.database.execute("ALTER TABLE did RENAME TO gone")
+    try:
+        response = await house.get("/v1/dids", headers=admin)
+    finally:
+        await demo.database.execute("ALTER TABLE gone RENAME TO did")
+    assert problem(response) == (500, "internal")

@@ -1,5 +1,6 @@
 """Accounts, devices, DIDs and switch users: listed, searched, added, changed and deleted under everybody's rights."""
 
+import asyncio
 from typing import Any
 
 import httpx
@@ -296,3 +297,39 @@ async def test_a_new_api_key_is_made_by_those_above_an_account_alone(
     headers = {"Authorization": f"Bearer {await make_token(caller)}"}
     response = await house.post(f"/v1/accounts/{account}/api_key", headers=headers)
     assert (response.status_code, "") == answer if answer[0] == 201 else problem(response) == answer
+
+
+@pytest.mark.parametrize("change", [{"blocked": True}, {"role": "user", "owner": "second"}])
+async def test_an_admin_does_not_lock_itself_out(
+    house: httpx.AsyncClient, admin: dict[str, str], change: dict[str, Any], demo: OwnDemo
+) -> None:
+    second = {"username": "second", "role": "admin"}
+    added = (await house.post("/v1/accounts", json=second, headers=admin)).json()
+    refused = await house.patch("/v1/accounts/1", json=change, headers=admin)
+    assert problem(refused) == (422, "invalid")
+    assert refused.json()["errors"] == [
+        {"field": next(iter(change)), "message": "an admin cannot do this to its own account; another admin can"}
+    ]
+    deleted = await house.delete("/v1/accounts/1", headers=admin)
+    assert problem(deleted) == (409, "in-use")
+    assert deleted.json()["used_by"] == [{"kind": "account", "id": 1}]
+    # Where it is the last one, another admin's token can be at work still.
+    await demo.database.execute("UPDATE account SET blocked = true WHERE id = $1", added["id"])
+    await demo.database.execute("UPDATE account SET owner_id = $1 WHERE owner_id = 1", added["id"])
+    assert problem(await house.delete("/v1/accounts/1", headers=admin)) == (409, "in-use")
+
+
+async def test_two_admins_that_delete_each_other_leave_one(
+    house: httpx.AsyncClient, admin: dict[str, str], make_token: MakeToken, demo: OwnDemo
+) -> None:
+    await demo.database.execute("""INSERT INTO account (id, username, name, role, pbx_addon, api_enabled, blocked)
+        VALUES (2, 'second', 'Second', 'admin', false, true, false),
+            (3, 'third', 'Third', 'admin', false, true, true)""")
+    second = {"Authorization": f"Bearer {await make_token(2)}"}
+    await demo.database.execute("UPDATE account SET owner_id = 3 WHERE owner_id = 1")
+    answers = await asyncio.gather(
+        house.delete("/v1/accounts/2", headers=admin), house.delete("/v1/accounts/1", headers=second)
+    )
+    assert min(answer.status_code for answer in answers) == 204
+    left = await demo.database.fetchval("SELECT count(*) FROM account WHERE role = 'admin' AND NOT blocked")
+    assert left == 1

@@ -98,3 +98,23 @@ def test_a_token_carries_its_checksum(scope: Scope) -> None:
     assert is_token(token)
     assert not is_token(token[:-1] + ("a" if token[-1] != "a" else "b"))
     assert not is_token(token + scope)
+
+
+@pytest.mark.parametrize("days", [None, 31, 36500])
+async def test_a_token_makes_none_that_outlives_it(
+    house: httpx.AsyncClient, make_token: MakeToken, days: int | None
+) -> None:
+    ends = datetime.now(UTC) + timedelta(days=30, hours=1)
+    own = {"Authorization": f"Bearer {await make_token(expires_at=ends)}"}
+    refused = await house.post("/v1/tokens", json={"expires_in_days": days}, headers=own)
+    assert problem(refused) == (422, "invalid")
+    assert refused.json()["errors"] == [
+        {"field": "expires_in_days", "message": "the token that makes it lives 30 whole days more"}
+    ]
+    shorter = (await house.post("/v1/tokens", json={"expires_in_days": 30}, headers=own)).json()
+    unsaid = (await house.post("/v1/tokens", json={"scope": "write"}, headers=own)).json()
+    assert datetime.fromisoformat(shorter["expires_at"]) < ends
+    assert datetime.fromisoformat(unsaid["expires_at"]) == ends
+    # What was made so makes none that lives on either.
+    heir = {"Authorization": f"Bearer {unsaid['token']}"}
+    assert (await house.post("/v1/tokens", json={}, headers=heir)).json()["expires_at"] == unsaid["expires_at"]

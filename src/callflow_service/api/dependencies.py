@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from ipaddress import IPv4Address, IPv6Address
 from typing import Annotated, Any, Final
 from urllib.parse import quote
@@ -91,6 +92,7 @@ class Caller:
     account: Account
     scope: Scope
     origin: Origin
+    token_expires_at: datetime | None = None
 
 
 _bearer = HTTPBearer(auto_error=False, scheme_name="token", description="A token of this service, `cf_...`")
@@ -121,7 +123,7 @@ async def _reader(request: Request, house: TheHouse, _: Annotated[object, Depend
     request.scope["log"]["account"] = found.account.username
     _check_use(found.account, house)
     origin = Origin(found.account.id, Face.JSON, Sender(address, request.scope["log"]["request_id"]))
-    return Caller(found.account, found.scope, origin)
+    return Caller(found.account, found.scope, origin, found.expires_at)
 
 
 def _sent_token(request: Request) -> str:
@@ -278,6 +280,36 @@ async def _check_body(request: Request) -> None:
         raise Problem("media-type")
     if body and request.headers.get("content-encoding", "identity").strip().lower() != "identity":
         raise Problem("media-type", headers={"Accept-Encoding": "identity"})
+    if body:
+        _refuse_names_that_stand_twice(body)
+
+
+class _StandsTwice(Exception):
+    pass
+
+
+def _refuse_names_that_stand_twice(body: bytes) -> None:
+    """Refuse an object that says two things under one name: which of them counts is told nowhere.
+
+    Raises:
+        Problem: `unreadable`.
+    """
+
+    def checked(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, value in pairs:
+            if name in found:
+                raise _StandsTwice(name)
+            found[name] = value
+        return found
+
+    try:
+        json.loads(body, object_pairs_hook=checked)
+    except _StandsTwice as error:
+        raise Problem("unreadable", f"The name {error} stands twice in one object.") from None
+    except (ValueError, RecursionError):
+        # Told by whoever reads the body next.
+        return
 
 
 def etag_of(shown: dict[str, Any]) -> str:

@@ -93,7 +93,13 @@ def _answer_http(routes: Sequence[APIRoute]) -> Callable[[Request, HTTPException
     return answer
 
 
-def _problem(status: int, text: str) -> tuple[str, bytes]:
+def _problem(status: int, text: str, request_id: str) -> tuple[str, bytes]:
     slug = _SLUGS.get(status, "internal")
-    document = {"type": f"/problems/{slug}", "title": KINDS[slug].title, "status": status, "detail": text}
+    document = {
+        "type": f"/problems/{slug}",
+        "title": KINDS[slug].title,
+        "status": status,
+        "detail": text,
+        "instance": request_id,
+    }
     return MEDIA_TYPE, json.dumps(document).encode()

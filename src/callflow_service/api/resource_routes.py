@@ -1,5 +1,6 @@
 """One way to list, show, add, change and delete, for every resource."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, cast
@@ -42,6 +43,8 @@ class Resource:
         item: What may be sent of it.
         columns: What is stored of what was sent.
         needed_as: What a change of its row to these columns would make it useless as, a key of `resources.used_by`.
+        hash_password: Makes what is stored of a password; it may take long.
+        check_deletion: Refuses to delete what is needed.
         cascade: Takes one out of everything that uses it, where its deletion may do so.
     """
 
@@ -61,6 +64,8 @@ class Resource:
     may_change: Callable[[Account, Row], bool]
     may_list: Callable[[Account], bool] = lambda _: True
     needed_as: Callable[[Any, dict[str, Any]], str | None] = lambda _row, _columns: None
+    hash_password: Callable[[str], str] | None = None
+    check_deletion: Callable[[AsyncSession, Account, Row], Awaitable[None]] | None = None
     cascade: Callable[[AsyncSession, Caller, Row], Awaitable[None]] | None = None
 
     @property
@@ -71,13 +76,20 @@ class Resource:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One resource as it shall be: `written` are the fields that the request itself names, `row` is what is stored."""
+    """One resource as it shall be.
+
+    Attributes:
+        written: The fields that the request itself names.
+        password_hash: What is stored of the password, where the request names one.
+        row: What is stored.
+    """
 
     session: AsyncSession
     house: House
     caller: Account
     item: BaseModel
     written: frozenset[str]
+    password_hash: str | None
     row: Any = None
 
 
@@ -127,14 +139,15 @@ def router_of(resource: Resource) -> APIRouter:  # noqa: C901, PLR0915 - five ro
         """Add one. The answer's `Location` is its address."""
         if not resource.may_add(caller.account):
             raise Problem("not-allowed")
+        fields = cast(BaseModel, body).model_dump(mode="json", exclude_unset=True, exclude_none=True)
+        hashed = await _hashed(resource, caller, fields)
         async with house.changing(request, caller) as session:
-            fields = cast(BaseModel, body).model_dump(mode="json", exclude_unset=True, exclude_none=True)
             if "id" in fields and caller.account.role is not Role.ADMIN:
                 raise Problem("not-allowed", "An id is an admin's to choose.")
             if key_type is int and "id" not in fields:
                 fields["id"] = await resources.next_id(session, resource.kind)  # type: ignore[arg-type]  # not a switch user's
             item = _validated(resource, fields)
-            change = Change(session, house, caller.account, item, frozenset(fields))
+            change = Change(session, house, caller.account, item, frozenset(fields), hashed)
             row = resource.table(**await resource.columns(change))
             session.add(row)
             await _flushed(session)
@@ -152,18 +165,20 @@ def router_of(resource: Resource) -> APIRouter:  # noqa: C901, PLR0915 - five ro
     )
     async def change(request: Request, key: path_type, body: changes, caller: Writer, house: TheHouse) -> Response:  # type: ignore[valid-type]  # likewise
         """Change what is named (a merge patch, RFC 7396); the rest stays as it is."""
+        # The merge is of what was sent: `body` has read it, and says no longer what was null in an object.
+        patch = await request.json()
+        hashed = await _hashed(resource, caller, cast(BaseModel, body).model_dump())
         async with house.transactions.begin(caller.origin) as session:
             row = await _found(session, resource, caller.account, key, locked=True)
             if not resource.may_change(caller.account, row):
                 raise Problem("not-allowed")
             shown = _tagged(resource, row)
             check_precondition(request, house, shown)
-            # The merge is of what was sent: `body` has read it, and says no longer what was null in an object.
-            patch = await request.json()
             if resource.key.key in patch and getattr(body, resource.key.key) != key:
                 raise invalid(resource.key.key, "cannot be changed")
             item = _validated(resource, _merged(_as_item(resource, shown), patch))
-            columns = await resource.columns(Change(session, house, caller.account, item, frozenset(patch), row[0]))
+            wanted = Change(session, house, caller.account, item, frozenset(patch), hashed, row[0])
+            columns = await resource.columns(wanted)
             await _check_uses(session, resource, caller.account, row[0], columns)
             for name, value in columns.items():
                 if getattr(row[0], name) != value:
@@ -214,6 +229,8 @@ async def _delete(  # noqa: PLR0913 - of any resource
         if not resource.may_change(caller.account, row):
             raise Problem("not-allowed")
         check_precondition(request, house, _tagged(resource, row))
+        if resource.check_deletion:
+            await resource.check_deletion(session, caller.account, row)
         if cascade and resource.cascade:
             await resource.cascade(session, caller, row)
         uses = await resources.used_by(session, caller.account, resource.kind, key)
@@ -222,6 +239,17 @@ async def _delete(  # noqa: PLR0913 - of any resource
         await session.delete(row[0])
         await _flushed(session)
     return Response(status_code=204)
+
+
+async def _hashed(resource: Resource, caller: Caller, fields: dict[str, Any]) -> str | None:
+    """What is stored of the password that was sent; made before there is a transaction, for it can take long.
+
+    Whoever adds none of these changes none of them either, and is refused later.
+    """
+    password = fields.get("password")
+    if not password or resource.hash_password is None or not resource.may_add(caller.account):
+        return None
+    return await asyncio.to_thread(resource.hash_password, password)
 
 
 def _new_model(resource: Resource) -> type[BaseModel]:

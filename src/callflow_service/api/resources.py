@@ -1,6 +1,5 @@
 """Accounts, devices, DIDs and switch users: what each of the four has of its own."""
 
-import asyncio
 import json
 from typing import Annotated, Any, Final, Literal, cast
 
@@ -180,12 +179,34 @@ async def _account_columns(change: Change) -> dict[str, Any]:
         "name": item.name or item.username,
         "owner_id": owner.id if owner else None,
     }
+    if change.row is not None and (item.blocked or item.role != Role.ADMIN):
+        await _keep_admins(change.session, caller, change.row, "blocked" if item.blocked else "role")
     if "password" in change.written:
-        # The hash is slow, and other requests go on meanwhile.
-        columns["password_hash"] = await asyncio.to_thread(hash_password, item.password) if item.password else None
+        columns["password_hash"] = change.password_hash
     if "api_key" in change.written:
         columns["api_key"] = change.house.keys.encrypt(item.api_key) if item.api_key else None
     return columns
+
+
+async def _keep_admins(session: AsyncSession, caller: Account, row: AccountRow, field: str) -> None:
+    """Refuse what would leave no admin that can come in, and what an admin would do to itself.
+
+    Raises:
+        Problem: `invalid`.
+    """
+    if row.role != Role.ADMIN:
+        return
+    if row.id == caller.id:
+        raise invalid(field, "an admin cannot do this to its own account; another admin can")
+    if not await resources.has_other_admins(session, row.id):
+        raise invalid(field, "no admin would be left")
+
+
+async def _check_account_s_deletion(session: AsyncSession, caller: Account, row: Row) -> None:
+    try:
+        await _keep_admins(session, caller, row[0], "")
+    except Problem as problem:
+        raise Problem("in-use", problem.detail, {"used_by": [{"kind": "account", "id": caller.id}]}) from None
 
 
 async def _device_columns(change: Change) -> dict[str, Any]:
@@ -222,7 +243,7 @@ async def _switch_columns(change: Change) -> dict[str, Any]:
         "trunk": json.loads(item.trunk.model_dump_json()) if item.trunk else None
     }
     if "password" in change.written:
-        columns["password_hash"] = hash_switch_password(item.password)
+        columns["password_hash"] = change.password_hash
     return columns
 
 
@@ -276,6 +297,8 @@ RESOURCES: Final = (
         may_add=_is_manager,
         may_change=lambda caller, row: may_change(caller, row[0].id, row[0].owner_id),
         needed_as=lambda row, columns: "owner" if row.role != columns["role"] else None,
+        hash_password=hash_password,
+        check_deletion=_check_account_s_deletion,
     ),
     Resource(
         name="devices",
@@ -328,6 +351,7 @@ RESOURCES: Final = (
         may_add=_is_admin,
         may_change=lambda caller, _: _is_admin(caller),
         may_list=_is_admin,
+        hash_password=hash_switch_password,
     ),
 )
 """The four."""

@@ -1,13 +1,13 @@
 """Tokens: made, listed and revoked by those who may change the account they speak for."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlmodel import select
 
-from callflow_service.api.dependencies import ApiRoute, Reader, TheHouse, Writer
+from callflow_service.api.dependencies import ApiRoute, Caller, Reader, TheHouse, Writer
 from callflow_service.api.lists import Page, cursor_value, page_of
 from callflow_service.api.problems import Problem, invalid
 from callflow_service.api.shapes import Id, Moment, as_json
@@ -34,7 +34,13 @@ class NewToken(BaseModel):
     name: Annotated[Line, Field(description="What it is for")] = "token"
     scope: Scope = Scope.READ
     expires_in_days: Annotated[
-        int | None, Field(ge=1, le=36500, description="How long it lives, in days; null for ever")
+        int | None,
+        Field(
+            ge=1,
+            le=36500,
+            description="How long it lives, in days; null for ever. No longer than the token that makes it, and where "
+            "nothing is said no longer than that either.",
+        ),
     ] = _DEFAULT_DAYS
 
 
@@ -75,9 +81,9 @@ async def create_token(request: Request, wanted: NewToken, caller: Writer, house
         if account.id != caller.account.id and not may_change(caller.account, account.id, account.owner_id):
             raise Problem("not-allowed")
         token = new_token()
-        lives = timedelta(days=wanted.expires_in_days) if wanted.expires_in_days else None
+        expires_at = _end(wanted, caller)
         row = await tokens.create(
-            session, account_id=account.id, name=wanted.name, scope=wanted.scope, token=token, lives=lives
+            session, account_id=account.id, name=wanted.name, scope=wanted.scope, token=token, expires_at=expires_at
         )
         shown = _shown(row, username) | {"token": token}
     return as_json(shown, 201, {"Location": f"/v1/tokens/{row.id}"})
@@ -104,6 +110,21 @@ async def revoke_token(token_id: Id, caller: Writer, house: TheHouse) -> Respons
             raise Problem("not-allowed")
         await tokens.revoke(session, token_id)
     return Response(status_code=204)
+
+
+def _end(wanted: NewToken, caller: Caller) -> datetime | None:
+    """When a token expires that another token makes: what does not last cannot make what lasts.
+
+    Raises:
+        Problem: `invalid`; it was to outlive the other one.
+    """
+    now, latest = datetime.now(UTC), caller.token_expires_at
+    end = now + timedelta(days=wanted.expires_in_days) if wanted.expires_in_days else None
+    if latest is None or (end is not None and end <= latest):
+        return end
+    if "expires_in_days" in wanted.model_fields_set:
+        raise invalid("expires_in_days", f"the token that makes it lives {(latest - now).days} whole days more")
+    return latest
 
 
 def _shown(row: TokenRow, username: str) -> dict[str, Any]:

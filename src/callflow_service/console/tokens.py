@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final, NoReturn, TypeVar
 
 import typer
@@ -40,6 +40,7 @@ def create(
 ) -> None:
     """Make a token and print it alone on the last line: it is shown this once."""
     lives = _lifetime(expires)
+    expires_at = datetime.now(UTC) + lives if lives else None
 
     async def make(session: AsyncSession) -> str:
         found = (await session.exec(select(AccountRow).where(AccountRow.username == account))).one_or_none()
@@ -48,7 +49,7 @@ def create(
         if found.role == Role.RESELLER and not found.pbx_addon:
             _err.print("Warning: a reseller without the PBX addon may do nothing with a token.")
         token = new_token()
-        await tokens.create(session, account_id=found.id, name=name, scope=scope, token=token, lives=lives)
+        await tokens.create(session, account_id=found.id, name=name, scope=scope, token=token, expires_at=expires_at)
         return token
 
     made = _in_transaction(make)

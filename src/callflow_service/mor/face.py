@@ -101,7 +101,7 @@ class MorFace:
             calls=tuple(call.name for _, call in calls),
             fast=tuple(route for route in router.routes if isinstance(route, APIRoute)),
             words=FAILED_TRANSPORT,
-            write=lambda _, text: (MEDIA_TYPE, error_page(text, self.envelope)),
+            write=lambda _status, text, _request_id: (MEDIA_TYPE, error_page(text, self.envelope)),
             sheds=True,
             is_tolerant=True,
         )

@@ -167,6 +167,15 @@ async def is_taken_elsewhere(session: AsyncSession, viewer: Account, name: str) 
     return (await run(session, statement.limit(1))).first() is not None
 
 
+async def has_other_admins(session: AsyncSession, account_id: int) -> bool:
+    """Whether there is an admin besides this one that is not blocked; asked by one transaction at a time."""
+    await run(session, text("SELECT pg_advisory_xact_lock(hashtext('callflow admins'))"))
+    others = select(col(AccountRow.id)).where(
+        col(AccountRow.role) == Role.ADMIN, col(AccountRow.blocked).is_(False), col(AccountRow.id) != account_id
+    )
+    return (await run(session, others.limit(1))).first() is not None
+
+
 async def next_id(session: AsyncSession, table: Literal["account", "device", "did"]) -> int:
     """The next free id, which nothing had before; other transactions that want one wait until this one ends.
 

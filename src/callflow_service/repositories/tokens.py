@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from sqlalchemy import text
@@ -69,11 +69,10 @@ async def find(session: AsyncSession, token: str) -> FoundToken | None:
 
 
 async def create(  # noqa: PLR0913 - a row's columns
-    session: AsyncSession, *, account_id: int, name: str, scope: Scope, token: str, lives: timedelta | None
+    session: AsyncSession, *, account_id: int, name: str, scope: Scope, token: str, expires_at: datetime | None
 ) -> TokenRow:
-    """Store a new token's hash; without `lives` it never expires."""
-    expires = datetime.now(UTC) + lives if lives else None
-    row = TokenRow(account_id=account_id, name=name, scope=scope, token_hash=token_hash(token), expires_at=expires)
+    """Store a new token's hash; without `expires_at` it never expires."""
+    row = TokenRow(account_id=account_id, name=name, scope=scope, token_hash=token_hash(token), expires_at=expires_at)
     session.add(row)
     await session.flush()
     await session.refresh(row)

@@ -17,6 +17,7 @@ from uvicorn.server import Server, ServerState
 
 from callflow_service.unpromised import need
 from callflow_service.web.faces import NOBODYS, Face, Faces
+from callflow_service.web.middleware import request_id
 from callflow_service.web.overload import Refusal
 
 PATIENCE_SECONDS: Final = 10
@@ -285,12 +286,13 @@ class Connection(HttpToolsProtocol):
             cycle.disconnected = True
             cycle.message_event.set()
         client = self.client[0] if self.client else None
-        _log.info("not a request", extra={"fields": {"status": status, "client": client}})
+        name = request_id(())
+        _log.info("not a request", extra={"fields": {"request_id": name, "status": status, "client": client}})
         # The parser does not tell a target that it cannot read.
         target = self.url or b" ".join(data.split(b" ", 2)[1:2])
         faces: Faces | None = self.app_state.get("faces")
         face: Face = faces.of_target(target) if faces else NOBODYS
-        page = face.failure(status, {"Connection": "close"})
+        page = face.failure(status, name, {"Connection": "close", "X-Request-ID": name})
         headers = (*self.server_state.default_headers, *page.raw_headers, *face.headers)
         head = b"".join(b"%s: %s\r\n" % header for header in headers)
         self.transport.write(b"%s%s\r\n%s" % (STATUS_LINE[status], head, page.body))

@@ -27,7 +27,7 @@ _SLASHES: Final = re.compile("/{2,}")
 Handler = Callable[[Request, Any], Awaitable[Response]]
 
 
-def _as_detail(_: int, text: str) -> tuple[str, bytes]:
+def _as_detail(_status: int, text: str, _request_id: str) -> tuple[str, bytes]:
     return "application/json", orjson.dumps({"detail": text})
 
 
@@ -42,7 +42,7 @@ class Face:
         calls: Its calls, as log lines and metrics name them. A route whose name is one of them is counted by it.
         fast: Those of its routes that go past FastAPI: they have no security, dependencies or parameters in the path.
         words: Its texts for failed statuses; those of `WORDS` for the rest.
-        write: The media type and the body of a failure, by its status and its text.
+        write: The media type and the body of a failure, by its status, its text and the request's id.
         handlers: How it answers errors of its own, those of FastAPI's included.
         headers: The security headers of its answers.
         security_schemes: Its callers' credentials as the OpenAPI document has them, beside those that FastAPI finds.
@@ -59,7 +59,7 @@ class Face:
     calls: tuple[str, ...] = ()
     fast: tuple[APIRoute, ...] = ()
     words: Mapping[int, str] = field(default_factory=dict)
-    write: Callable[[int, str], tuple[str, bytes]] = _as_detail
+    write: Callable[[int, str, str], tuple[str, bytes]] = _as_detail
     handlers: Mapping[type[Exception], Handler] = field(default_factory=dict)
     headers: Headers = SECURITY_HEADERS
     security_schemes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -73,9 +73,9 @@ class Face:
         """The face's text for a failed status."""
         return self.words.get(status) or WORDS.get(status) or HTTPStatus(status).phrase
 
-    def failure(self, status: int, headers: Mapping[str, str] | None = None) -> Response:
+    def failure(self, status: int, request_id: str, headers: Mapping[str, str] | None = None) -> Response:
         """The answer to a request that failed outside the face's own endpoints."""
-        media_type, body = self.write(status, self.text(status))
+        media_type, body = self.write(status, self.text(status), request_id)
         return Response(body, status, headers, media_type)
 
     def methods(self, path: str) -> str:

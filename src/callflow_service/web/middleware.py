@@ -85,7 +85,7 @@ class EachRequest:
             logging.getLogger(__name__).exception("defect", extra={"fields": {"request_id": name}})
             fields["outcome"] = "defect"
             if not answered:
-                await face.failure(500)(scope, receive, send_with_headers)
+                await face.failure(500, name)(scope, receive, send_with_headers)
         finally:
             self._tell(scope, fields, time.perf_counter() - started)
 

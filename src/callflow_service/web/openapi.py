@@ -78,7 +78,7 @@ def _by_face(kind: type[Exception], otherwise: Any) -> Handler:  # noqa: ANN401 
 
 async def _answer_defect(request: Request, _: Exception) -> Response:
     face: Face = request.scope["face"]
-    return face.failure(500)
+    return face.failure(500, request.scope["log"]["request_id"])
 
 
 def _name_security_schemes(app: FastAPI, faces: Faces) -> None:

@@ -11,6 +11,8 @@ from callflow_service.web.failures import RETRY_AFTER
 from callflow_service.web.middleware import Observe, Peer, request_id
 
 _TELL_SECONDS: Final = 10.0
+# Stands in a page where the request's id belongs; no text of ours has it.
+_ID: Final = "REQUEST-ID"
 
 
 class Refusal:
@@ -50,14 +52,16 @@ class Refusal:
             logging.getLogger(__name__).warning("overloaded", extra={"fields": {"refused": self._refused}})
             self._refused = 0
         head, body = self._pages[self._faces.of_target(target)]
-        name = request_id(headers if self._trusts(peer) else ())
+        name = request_id(headers if self._trusts(peer) else ()).encode()
+        body = body.replace(_ID.encode(), name)
         connection = b"" if keep_alive else b"connection: close\r\n"
-        return b"%s%s\r\n%s\r\n%s" % (head, name.encode(), connection, body)
+        return b"%s%s\r\ncontent-length: %d\r\n%s\r\n%s" % (head, name, len(body), connection, body)
 
 
 def _page(face: Face) -> tuple[bytes, bytes]:
-    """The answer up to the request's id, and its body."""
-    page = face.failure(503, RETRY_AFTER)
+    """The answer up to the request's id, and its body with a place for that."""
+    page = face.failure(503, _ID, RETRY_AFTER)
     lines = [b"HTTP/1.1 503 %s" % HTTPStatus.SERVICE_UNAVAILABLE.phrase.encode()]
-    lines += [b"%s: %s" % header for header in (*page.raw_headers, *face.headers)]
+    headers = [header for header in page.raw_headers if header[0] != b"content-length"]
+    lines += [b"%s: %s" % header for header in (*headers, *face.headers)]
     return b"\r\n".join([*lines, b"x-request-id: "]), bytes(page.body)
