@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from playwright.async_api import ConsoleMessage, Locator, Page, Request
 
@@ -32,6 +33,14 @@ class Explorer:
     async def log_in(self, username: str, key: str) -> None:
         await self.page.get_by_label("Username").fill(username)
         await self.page.get_by_label("API key", exact=True).fill(key)
+
+    async def authorize(self, scheme: str, token: str) -> None:
+        """Give the tab a bearer token."""
+        await self.page.get_by_role("button", name="Authorize").first.click()
+        bearer = self.page.locator(".auth-container").filter(has_text=scheme)
+        await bearer.locator("input").fill(token)
+        await bearer.get_by_role("button", name="Apply credentials").click()
+        await self.page.get_by_role("button", name="Close").first.click()
 
     async def try_out(self, operation: str, media_type: str | None = None) -> "Operation":
         """Open an operation, by its tag and id."""
@@ -81,3 +90,12 @@ class Operation:
 
     async def refusal(self) -> str:
         return await self.shown.get_by_role("alert").inner_text()
+
+
+async def everything_stored(explorer: Explorer) -> dict[str, Any]:
+    """What the browser keeps of a page, in whatever way."""
+    state = dict(await explorer.page.context.storage_state(indexed_db=True))
+    state["session"] = await explorer.page.evaluate("Object.entries(sessionStorage)")
+    state["databases"] = await explorer.page.evaluate("indexedDB.databases()")
+    state["caches"] = await explorer.page.evaluate("self.caches ? caches.keys() : []")
+    return state

@@ -15,7 +15,7 @@ import pytest
 from fastapi import APIRouter, Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import SecretStr
-from tab import NAME, Explorer, OpenExplorer, Operation
+from tab import NAME, Explorer, OpenExplorer, Operation, everything_stored
 
 from callflow_service.app import all_faces
 from callflow_service.components import Components
@@ -159,14 +159,6 @@ async def test_a_body_that_is_no_json_is_sent_as_it_is_typed(explorer: Explorer)
     explorer.complaints.clear()
 
 
-async def everything_stored(explorer: Explorer) -> dict[str, Any]:
-    state = dict(await explorer.page.context.storage_state(indexed_db=True))
-    state["session"] = await explorer.page.evaluate("Object.entries(sessionStorage)")
-    state["databases"] = await explorer.page.evaluate("indexedDB.databases()")
-    state["caches"] = await explorer.page.evaluate("self.caches ? caches.keys() : []")
-    return state
-
-
 async def test_the_key_is_in_no_request_no_storage_and_no_log(
     explorer: Explorer, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -235,11 +227,7 @@ async def test_calls_that_are_not_mors_are_left_alone(
 ) -> None:
     explorer = await open_explorer(await start_service(demo_url, make_faces=echo_face))
     await explorer.log_in("admin", ADMIN_KEY)
-    await explorer.page.get_by_role("button", name="Authorize").first.click()
-    bearer = explorer.page.locator(".auth-container").filter(has_text="HTTPBearer")
-    await bearer.locator("input").fill("t0ken")
-    await bearer.get_by_role("button", name="Apply credentials").click()
-    await explorer.page.get_by_role("button", name="Close").first.click()
+    await explorer.authorize("HTTPBearer", "t0ken")
     operation = await explorer.try_out("Echo-echo")
     await operation.fill_body('{"device_id": "4"}')
     await operation.execute()
