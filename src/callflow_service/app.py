@@ -38,6 +38,7 @@ def json_house(settings: Settings, parts: Components) -> House:
     """What the JSON API works with."""
     return House(
         transactions=parts.transactions,
+        bulk=parts.bulk,
         guesses=parts.guesses,
         keys=parts.keys,
         calls=parts.calls,

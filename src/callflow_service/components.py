@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 # Connections for lists and bulk changes, opened when they are first needed: calls have the pool to themselves.
 _TRANSACTIONS = 2
+# A hundred thousand devices take seconds, and a busy or slow machine several times that.
+_BULK_SECONDS = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,7 @@ class Components:
     database: Database
     reading: Database | ReplicaFirst
     transactions: Transactions
+    bulk: Transactions
     teller: Teller
     feed: Feed
     guesses: Guesses
@@ -59,6 +62,7 @@ class Components:
             self.calls.users.close,
             self.reading.close,
             self.transactions.close,
+            self.bulk.close,
             self.database.close,
         ]
         if self.tracing:
@@ -78,17 +82,17 @@ def build_components(settings: Settings) -> Components:
     )
     reading = _reading(settings, database)
     teller = Teller(database)
-    transactions = Transactions(
-        settings.database_url, size=_TRANSACTIONS, timeout_ms=settings.database_timeout_ms, tell=teller
-    )
+    timeout_ms = settings.database_timeout_ms
+    transactions = Transactions(settings.database_url, size=_TRANSACTIONS, timeout_ms=timeout_ms, tell=teller)
     guesses = Guesses(settings.guess_limit, settings.address_guess_limit, settings.redis_url)
     keys = Keyring(settings.encryption_keys, settings.data_dir)
     return Components(
         database=database,
         reading=reading,
         transactions=transactions,
+        bulk=Transactions(settings.database_url, size=1, timeout_ms=timeout_ms, seconds=_BULK_SECONDS, tell=teller),
         teller=teller,
-        feed=Feed(transactions, Listener(settings.database_url, timeout_ms=settings.database_timeout_ms)),
+        feed=Feed(transactions, Listener(settings.database_url, timeout_ms=timeout_ms)),
         guesses=guesses,
         keys=keys,
         call_flows=CallFlows(

@@ -318,3 +318,44 @@ class CallerListEntryRow(SQLModel, table=True):
 
     list_id: int = Field(sa_type=BigInteger, primary_key=True, sa_column_kwargs={"autoincrement": False})
     entry: str = Field(sa_type=Text, primary_key=True)
+
+
+class ProfileRow(SQLModel, table=True):
+    """A change of many devices' call flows under a name, which can be applied and withdrawn."""
+
+    __tablename__: ClassVar[str] = "profile"
+    __table_args__ = (
+        ForeignKeyConstraint(["owner_id"], ["account.id"]),
+        CheckConstraint("id >= 0", name="id"),
+        CheckConstraint("applied_states >= 0", name="applied_states"),
+        Index(None, "owner_id", "id"),
+    )
+
+    id: int = Field(sa_type=BigInteger, primary_key=True, sa_column_kwargs={"autoincrement": False})
+    name: str = Field(sa_type=Text)
+    owner_id: int = Field(sa_type=BigInteger)
+    where: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False))
+    set: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False))
+    applied_at: datetime | None = Field(default=None, sa_column=Column(DateTime(timezone=True)))
+    applied_states: int = Field(default=0, sa_type=BigInteger, sa_column_kwargs={"server_default": "0"})
+
+
+class RememberedFlowRow(SQLModel, table=True):
+    """What a state of a device was before a profile was applied to it: `history_id` is the entry of that change.
+
+    `kind` says what `holder_id` is the id of. It has no foreign keys: one to the device would have a device's deletion
+    and a bulk change wait for each other.
+    """
+
+    __tablename__: ClassVar[str] = "remembered_flow"
+    __table_args__ = (
+        CheckConstraint("kind IN ('profile', 'lock')", name="kind"),
+        CheckConstraint("state IN ('before_call', 'no_answer', 'failed', 'busy')", name="state"),
+    )
+
+    kind: str = Field(sa_type=Text, primary_key=True)
+    holder_id: int = Field(sa_type=BigInteger, primary_key=True, sa_column_kwargs={"autoincrement": False})
+    device_id: int = Field(sa_type=BigInteger, primary_key=True, sa_column_kwargs={"autoincrement": False})
+    state: str = Field(sa_type=Text, primary_key=True)
+    history_id: int = Field(sa_type=BigInteger)
+    before: dict[str, Any] | None = Field(sa_column=Column(JSONB(none_as_null=True)))

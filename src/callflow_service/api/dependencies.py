@@ -48,6 +48,7 @@ class House:
     """
 
     transactions: Transactions
+    bulk: Transactions
     guesses: Guesses
     keys: Keyring
     calls: Calls

@@ -9,7 +9,7 @@ from fastapi.routing import APIRoute
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 
-from callflow_service.api import api_keys, callflow, changes, resources, tokens, trial_calls
+from callflow_service.api import api_keys, bulk, callflow, changes, profiles, resources, tokens, trial_calls
 from callflow_service.api.dependencies import MAX_BODY, ApiRoute, House
 from callflow_service.api.document import FAILURES, PROBLEMS, describe
 from callflow_service.api.problems import KINDS, MEDIA_TYPE, Problem, pages
@@ -68,6 +68,8 @@ def routers() -> Iterator[APIRouter]:
     yield changes.router
     yield api_keys.router
     yield from resources.routers()
+    yield bulk.router
+    yield from profiles.routers()
 
 
 def _at_hand(house: House) -> Callable[[Request], Awaitable[None]]:

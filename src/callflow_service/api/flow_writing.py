@@ -193,16 +193,17 @@ async def check_rings(connection: Connection, device: OwnedDevice, state: State,
     if target == own:
         raise Problem("loop", "The device would forward to itself.", {"path": [own]})
     leads = await flows.leads(connection, target)
-    before = _by_device([lead for lead in leads if lead.state is State.BEFORE_CALL])
+    before = by_device([lead for lead in leads if lead.state is State.BEFORE_CALL])
     if state is State.BEFORE_CALL and (path := ring_through(own, before | {own: [target]})):
         raise Problem("loop", "The forward closes a ring of forwards before the call.", {"path": path})
-    if path := ring_through(own, _by_device(leads) | {own: [target]}):
+    if path := ring_through(own, by_device(leads) | {own: [target]}):
         way = " to ".join(str(each) for each in [*path, own])
         return [f"The forward is part of a ring, device {way}; a call that comes round is not forwarded again."]
     return []
 
 
-def _by_device(leads: Sequence[flows.Lead]) -> dict[int, list[int]]:
+def by_device(leads: Sequence[flows.Lead]) -> dict[int, list[int]]:
+    """Where each device's forwards lead."""
     found: dict[int, list[int]] = {}
     for lead in leads:
         found.setdefault(lead.device, []).append(lead.target)

@@ -42,6 +42,7 @@ class Resource:
         key: The column that tells one from the others.
         item: What may be sent of it.
         columns: What is stored of what was sent.
+        changes: What a merge patch may say, where it is not each field of `item` or null.
         needed_as: What a change of its row to these columns would make it useless as, a key of `resources.used_by`.
         hash_password: Makes what is stored of a password; it may take long.
         check_deletion: Refuses to delete what is needed.
@@ -62,6 +63,7 @@ class Resource:
     columns: Callable[["Change"], Awaitable[dict[str, Any]]]
     may_add: Callable[[Account], bool]
     may_change: Callable[[Account, Row], bool]
+    changes: type[BaseModel] | None = None
     may_list: Callable[[Account], bool] = lambda _: True
     needed_as: Callable[[Any, dict[str, Any]], str | None] = lambda _row, _columns: None
     hash_password: Callable[[str], str] | None = None
@@ -100,7 +102,7 @@ def router_of(resource: Resource) -> APIRouter:  # noqa: C901, PLR0915 - five ro
     singular = resource.kind.removesuffix("_user")
     named = f"{singular}_id" if key_type is int else resource.key.key
     path_type = Annotated[Id if key_type is int else Text, Path(alias=named)]  # type: ignore[valid-type]  # chosen at run time
-    new_item, changes = _new_model(resource), _patch_model(resource)
+    new_item, changes = _new_model(resource), resource.changes or _patch_model(resource)
     listed = create_model(
         "".join(part.capitalize() for part in resource.name.split("_")),
         items=(list[resource.shown], ...),  # type: ignore[name-defined]  # a model made at run time

@@ -84,7 +84,7 @@ def account_filters(wanted: Wanted) -> list[ColumnElement[bool]]:
     """What a list of accounts can be narrowed by."""
     conditions: list[ColumnElement[bool]] = []
     if wanted.q:
-        conditions.append(_holds(func.lower(col(AccountRow.username) + " " + col(AccountRow.name)), wanted.q))
+        conditions.append(holds(func.lower(col(AccountRow.username) + " " + col(AccountRow.name)), wanted.q))
     if wanted.owner is not None:
         conditions.append(col(_OWNER.username) == wanted.owner)
     if wanted.role is not None:
@@ -97,7 +97,7 @@ def device_filters(wanted: Wanted) -> list[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = []
     if wanted.q:
         # The expression of the index ix_search_device, to the letter.
-        conditions.append(_holds(literal_column(DEVICE_SEARCH), wanted.q))
+        conditions.append(holds(literal_column(DEVICE_SEARCH), wanted.q))
     if wanted.owner is not None:
         owner = select(col(AccountRow.id)).where(col(AccountRow.username) == wanted.owner).scalar_subquery()
         conditions.append(col(DeviceRow.owner_id) == owner)
@@ -115,7 +115,7 @@ def did_filters(wanted: Wanted) -> list[ColumnElement[bool]]:
     """What a list of DIDs can be narrowed by."""
     conditions: list[ColumnElement[bool]] = []
     if wanted.q:
-        conditions.append(_holds(func.lower(col(DidRow.number)), wanted.q))
+        conditions.append(holds(func.lower(col(DidRow.number)), wanted.q))
     if wanted.device is not None:
         conditions.append(col(DidRow.device_id) == wanted.device)
     if wanted.owner is not None:
@@ -125,7 +125,7 @@ def did_filters(wanted: Wanted) -> list[ColumnElement[bool]]:
 
 def switch_filters(wanted: Wanted) -> list[ColumnElement[bool]]:
     """What a list of switch users can be narrowed by."""
-    return [_holds(func.lower(col(SwitchUserRow.username)), wanted.q)] if wanted.q else []
+    return [holds(func.lower(col(SwitchUserRow.username)), wanted.q)] if wanted.q else []
 
 
 DEVICE_SEARCH: Final = (
@@ -176,7 +176,7 @@ async def has_other_admins(session: AsyncSession, account_id: int) -> bool:
     return (await run(session, others.limit(1))).first() is not None
 
 
-async def next_id(session: AsyncSession, table: Literal["account", "device", "did"]) -> int:
+async def next_id(session: AsyncSession, table: Literal["account", "device", "did", "profile"]) -> int:
     """The next free id, which nothing had before; other transactions that want one wait until this one ends.
 
     The history of a device is shown to whoever has the device, so a deleted one's id must not come back.
@@ -212,10 +212,12 @@ _NEXT_ID: Final = {
     "device": """SELECT greatest((SELECT max(id) FROM device WHERE id < :most),
         (SELECT max(device_id) FROM callflow_history WHERE device_id < :most), 0) + 1""",
     "did": "SELECT coalesce((SELECT max(id) FROM did WHERE id < :most), 0) + 1",
+    "profile": "SELECT coalesce((SELECT max(id) FROM profile WHERE id < :most), 0) + 1",
 }
 _USES: Final = {
     "account": """SELECT 'device' AS kind, id, NULL AS state FROM device WHERE owner_id = :key
-        UNION ALL SELECT 'account', id, NULL FROM account WHERE owner_id = :key""",
+        UNION ALL SELECT 'account', id, NULL FROM account WHERE owner_id = :key
+        UNION ALL SELECT 'profile', id, NULL FROM profile WHERE owner_id = :key""",
     "device": """SELECT 'callflow' AS kind, device_id AS id, state FROM callflow WHERE target_device_id = :key
             AND device_id <> :key
         UNION ALL SELECT 'did', id, NULL FROM did WHERE device_id = :key""",
@@ -223,10 +225,13 @@ _USES: Final = {
     "owner": "SELECT 'account' AS kind, id, NULL AS state FROM account WHERE owner_id = :key",
     "fax_device": """SELECT 'callflow' AS kind, device_id AS id, state FROM callflow
         WHERE target_device_id = :key AND action = 'fax_detect'""",
+    "profile": """SELECT 'callflow' AS kind, device_id AS id, state FROM remembered_flow
+        WHERE kind = 'profile' AND holder_id = :key""",
     "switch_user": "SELECT 'switch' AS kind, 0 AS id, NULL AS state WHERE false AND :key <> ''",
 }
 
 
-def _holds(expression: Any, q: str) -> ColumnElement[bool]:  # noqa: ANN401 - a column or a text
+def holds(expression: Any, q: str) -> ColumnElement[bool]:  # noqa: ANN401 - a column or a text
+    """Whether a text in lower case holds another one."""
     condition: ColumnElement[bool] = expression.like(f"%{q.lower().translate(_ESCAPE)}%", escape="\\")
     return condition

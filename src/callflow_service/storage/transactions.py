@@ -17,6 +17,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from callflow_service.domain.errors import StorageUnavailable
 from callflow_service.domain.history import Origin
 from callflow_service.settings import driver_url
+from callflow_service.storage import locks
 from callflow_service.storage.connecting import SERVER_TROUBLE, Connector
 from callflow_service.storage.waking import Tell
 
@@ -28,23 +29,32 @@ _TRY_AGAIN: Final = (*SERVER_TROUBLE, "40")
 class Transactions:
     """A few connections beside the pool of `database`, with PostgreSQL's usual planner settings.
 
-    They are apart so that a long list never holds a connection that a call waits for. `tell` is called after each
-    transaction with an origin.
+    They are apart so that a long list never holds a connection that a call waits for. A transaction may take as long as
+    to get a connection, or `seconds`. `tell` is called after each one with an origin.
     """
 
-    def __init__(self, url: SecretStr, *, size: int, timeout_ms: int, tell: Tell | None = None) -> None:
-        self._timeout: Final = timeout_ms / 1000
+    def __init__(
+        self,
+        url: SecretStr,
+        *,
+        size: int,
+        timeout_ms: int,
+        seconds: float | None = None,
+        tell: Tell | None = None,
+    ) -> None:
+        timeout = timeout_ms / 1000
+        self._seconds: Final = timeout if seconds is None else seconds
         self._tell: Final = tell
         self._engine = create_async_engine(
             driver_url(url),
             pool_size=size,
             max_overflow=0,
-            pool_timeout=self._timeout,
+            pool_timeout=timeout,
             pool_pre_ping=True,
             pool_recycle=_UNUSED_SECONDS,
             connect_args={
                 "async_creator_fn": Connector(),
-                "timeout": self._timeout,
+                "timeout": timeout,
                 "server_settings": {"application_name": "callflow-service"},
             },
         )
@@ -53,19 +63,19 @@ class Transactions:
     async def begin(self, origin: Origin | None = None) -> AsyncIterator[AsyncSession]:
         """A session in a transaction: committed at the end, taken back where an error comes out.
 
-        What it changes goes into the history under `origin`.
+        What it changes goes into the history under `origin`. It begins after a bulk change that is being written.
 
         Raises:
             StorageUnavailable: PostgreSQL cannot be reached, has no room, or did not answer in time.
         """
         try:
             async with (
-                asyncio.timeout(self._timeout),
+                asyncio.timeout(self._seconds),
                 AsyncSession(self._engine, expire_on_commit=False) as session,
                 session.begin(),
             ):
                 if origin:
-                    await run(session, _SET_ORIGIN, origin=_written(origin))
+                    await run(session, _SET_ORIGIN, origin=_written(origin), lock=locks.CHANGING)
                 yield session
             if origin and self._tell:
                 self._tell()
@@ -104,7 +114,7 @@ async def driver(session: AsyncSession) -> Connection:
 
 # The transaction begins on the connection with the first statement, and not before.
 _NOTHING: Final = text("SELECT")
-_SET_ORIGIN: Final = text("SELECT set_config('callflow.origin', :origin, true)")
+_SET_ORIGIN: Final = text("SELECT set_config('callflow.origin', :origin, true), pg_advisory_xact_lock_shared(:lock)")
 
 
 def _written(origin: Origin) -> str:

@@ -1,0 +1,235 @@
+"""Many devices at once: which of them, what shall be set, and what came of it."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal, Self
+
+from asyncpg import Connection, IntegrityConstraintViolationError
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from callflow_service.api.dependencies import ApiRoute, Caller, TheHouse, Writer
+from callflow_service.api.flow_shapes import StateFlow, States, stored_shape
+from callflow_service.api.flow_writing import by_device, owned_device, read_action
+from callflow_service.api.problems import Problem, invalid
+from callflow_service.api.shapes import Id, Text, as_json
+from callflow_service.domain.access import Account, OwnedDevice, Role
+from callflow_service.domain.callflow import NAMES_NOTHING, CallFlow, Device, Forward, State
+from callflow_service.domain.history import Origin
+from callflow_service.domain.rings import way_to
+from callflow_service.repositories import flows, many, resources
+from callflow_service.repositories.many import Changed, Entries, Holder
+from callflow_service.repositories.resources import Statement, Wanted
+from callflow_service.storage.transactions import driver, run
+
+router = APIRouter(prefix="/v1", tags=["Many at once"], route_class=ApiRoute)
+
+SHOWN: Final = 1000
+"""How many changes are told one by one."""
+
+_ORDER: Final = (State.BEFORE_CALL, State.NO_ANSWER, State.BUSY, State.FAILED)
+_RETRY_SECONDS: Final = "10"
+_WHERE_EXAMPLES: Final[list[Any]] = [{"owner": "user1"}, {"devices": [4, 5]}, {"q": "sales"}, {"all": True}]
+_SET_EXAMPLE: Final[dict[str, Any]] = {"no_answer": {"otherwise": {"action": "voicemail"}}}
+
+
+class Where(BaseModel):
+    """Which devices, of those that you may change; exactly one of the four."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        hide_input_in_errors=True,
+        json_schema_extra={"minProperties": 1, "maxProperties": 1, "examples": _WHERE_EXAMPLES},
+    )
+
+    devices: Annotated[list[Id] | None, Field(min_length=1, description="Ids of devices")] = None
+    owner: Annotated[Text | None, Field(description="Username of the owner")] = None
+    q: Annotated[Text | None, Field(min_length=1, max_length=100, description="Part of a label or a caller ID")] = None
+    all: Annotated[Literal[True] | None, Field(description="Every device")] = None
+
+    @model_validator(mode="after")
+    def _one_of_four(self) -> Self:
+        if len(self.model_dump(exclude_none=True)) != 1:
+            raise ValueError("must name one of devices, owner, q and all")
+        return self
+
+
+class FlowSet(States):
+    """What is set, in at least one state; the others stay as they are."""
+
+    model_config = ConfigDict(
+        extra="forbid", hide_input_in_errors=True, json_schema_extra={"minProperties": 1, "examples": [_SET_EXAMPLE]}
+    )
+
+    @model_validator(mode="after")
+    def _at_least_one(self) -> Self:
+        if not self.model_dump(exclude_none=True):
+            raise ValueError("must name at least one state")
+        return self
+
+
+class BulkChange(BaseModel):
+    """A change of many devices' call flows, of all or none."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    where: Where
+    set: FlowSet
+    dry_run: Annotated[bool, Field(description="Tell what would change, and change nothing")] = False
+
+
+class BulkChanged(BaseModel):
+    """What one state of a device was, and what it is."""
+
+    device: int
+    state: State
+    before: StateFlow
+    after: StateFlow
+
+
+class BulkResult(BaseModel):
+    """What came of it."""
+
+    dry_run: bool
+    changed: int = Field(description="How many states of devices changed")
+    unchanged: int = Field(description="How many were so before, or were set by this profile already")
+    changes: list[BulkChanged] = Field(description="The first 1,000 changes")
+    warnings: list[str]
+
+
+@router.post("/bulk", response_model=BulkResult)
+async def change_many(request: Request, body: BulkChange, caller: Writer, house: TheHouse) -> Response:
+    """Set states of many devices in one transaction; each change has its own entry in the history."""
+    if caller.account.role is Role.ACCOUNTANT:
+        raise Problem("not-allowed")
+    async with house.changing(request, caller, house.bulk) as session:
+        connection = await driver(session)
+        await one_at_a_time(connection)
+        chosen = await choose(session, caller.account, body.where)
+        wanted = await read_set(session, caller, body.where, body.set)
+        for state, flow in wanted.items():
+            await many.stage(connection, state, flow)
+        warnings = await check_rings(connection, wanted)
+        if not body.dry_run:
+            entries = await many.tell(connection, caller.origin)
+            await many.alone(connection)
+            await check_rings(connection, wanted)
+            await written(connection, caller.origin, entries)
+        result = await told(connection, chosen * len(wanted))
+    return as_json({"dry_run": body.dry_run, **result, "warnings": warnings})
+
+
+async def one_at_a_time(connection: Connection) -> None:
+    """Make ready, where no other bulk change is at work.
+
+    Raises:
+        Problem: `unavailable`.
+    """
+    if not await many.begin(connection):
+        raise Problem("unavailable", "Another bulk change is at work.", headers={"Retry-After": _RETRY_SECONDS})
+
+
+async def choose(session: AsyncSession, viewer: Account, where: Where) -> int:
+    """Choose the devices, of those that `viewer` may see; how many they are.
+
+    But for an accountant, who changes nothing, an account may change what it may see of devices.
+
+    Raises:
+        Problem: `invalid`, with each device that is not there.
+    """
+    return await many.choose(session, await _seen(session, viewer, where))
+
+
+async def read_set(session: AsyncSession, caller: Caller, where: Where, sent: FlowSet) -> dict[State, CallFlow]:
+    """What shall be set, checked against the devices that fit.
+
+    Raises:
+        Problem: `invalid`.
+    """
+    statement = (await _seen(session, caller.account, where)).limit(2)
+    rows = (await run(session, statement)).all()
+    some = owned_device(rows[0]) if rows else OwnedDevice(Device(NAMES_NOTHING, "", ""), NAMES_NOTHING, "", None, 1)
+    wanted = {}
+    for state in _ORDER:
+        flow: StateFlow | None = getattr(sent, state)
+        if flow is None:
+            continue
+        place = f"set.{state}.otherwise"
+        if len(rows) > 1 and _names_did(flow.model_dump()):
+            raise invalid(place, "a DID is one device's, and more than one is chosen")
+        wanted[state] = await read_action(session, caller, some, state, flow.otherwise, place)
+    return wanted
+
+
+async def check_rings(connection: Connection, wanted: Mapping[State, CallFlow]) -> list[str]:
+    """Refuse a forward that closes a ring before the call through any chosen device; tell of other rings.
+
+    Raises:
+        Problem: `loop`, with the devices of the ring.
+    """
+    warnings = []
+    for state, flow in wanted.items():
+        if not isinstance(flow, Forward):
+            continue
+        to = flow.destination
+        target = to.id if isinstance(to, Device) else await flows.own(connection, to)
+        if target is None:
+            continue
+        leads = await flows.leads(connection, target)
+        chosen = await many.chosen_of(connection, [target, *(lead.target for lead in leads)])
+        if target in chosen:
+            raise Problem("loop", "The device would forward to itself.", {"path": [target]})
+        before = by_device([lead for lead in leads if lead.state is State.BEFORE_CALL])
+        if state is State.BEFORE_CALL and (way := way_to(target, chosen, before)):
+            path = [way[-1], *way[:-1]]
+            raise Problem("loop", "The forward closes a ring of forwards before the call.", {"path": path})
+        if way := way_to(target, chosen, by_device(leads)):
+            ring = " to ".join(str(each) for each in [way[-1], *way])
+            warnings.append(
+                f"The forward is part of a ring, device {ring}; a call that comes round is not forwarded again."
+            )
+    return warnings
+
+
+async def written(connection: Connection, origin: Origin, entries: Entries, holder: Holder | None = None) -> None:
+    """Write what is staged and told.
+
+    Raises:
+        Problem: `invalid`, where something that a call flow names vanished.
+    """
+    try:
+        await many.write(connection, origin, entries, holder)
+    except IntegrityConstraintViolationError as error:
+        raise invalid("set", "what it names is gone since a moment ago") from error
+
+
+async def told(connection: Connection, states: int) -> dict[str, Any]:
+    """What changed of so many states, as it is shown."""
+    changed, first = await many.changed(connection, SHOWN)
+    return {"changed": changed, "unchanged": states - changed, "changes": [change_shape(each) for each in first]}
+
+
+def change_shape(change: Changed) -> dict[str, Any]:
+    """One change, as it is shown."""
+    return {
+        "device": change.device,
+        "state": change.state,
+        "before": stored_shape(change.before),
+        "after": stored_shape(change.after),
+    }
+
+
+async def _seen(session: AsyncSession, viewer: Account, where: Where) -> Statement:
+    if where.owner is not None and await resources.account_by_name(session, viewer, where.owner) is None:
+        raise invalid("where.owner", f"there is no account {where.owner}")
+    if where.devices is not None and (gone := await many.missing(session, viewer, where.devices)):
+        errors = [{"field": f"where.devices.{at}", "message": f"there is no device {device}"} for at, device in gone]
+        raise Problem("invalid", errors[0]["message"], {"errors": errors})
+    return many.seen(viewer, Wanted(0, q=where.q, owner=where.owner), where.devices)
+
+
+def _names_did(value: Any) -> bool:  # noqa: ANN401 - JSON
+    """Whether a call flow names a DID anywhere."""
+    if isinstance(value, dict):
+        return value.get("did") is not None or any(map(_names_did, value.values()))
+    return isinstance(value, list) and any(map(_names_did, value))
