@@ -29,8 +29,6 @@ SHOWN: Final = 1000
 
 _ORDER: Final = (State.BEFORE_CALL, State.NO_ANSWER, State.BUSY, State.FAILED)
 _RETRY_SECONDS: Final = "10"
-_WHERE_EXAMPLES: Final[list[Any]] = [{"owner": "user1"}, {"devices": [4, 5]}, {"q": "sales"}, {"all": True}]
-_SET_EXAMPLE: Final[dict[str, Any]] = {"no_answer": {"otherwise": {"action": "voicemail"}}}
 
 
 class Where(BaseModel):
@@ -39,7 +37,7 @@ class Where(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
         hide_input_in_errors=True,
-        json_schema_extra={"minProperties": 1, "maxProperties": 1, "examples": _WHERE_EXAMPLES},
+        json_schema_extra={"minProperties": 1, "maxProperties": 1},
     )
 
     devices: Annotated[list[Id] | None, Field(min_length=1, description="Ids of devices")] = None
@@ -57,9 +55,7 @@ class Where(BaseModel):
 class FlowSet(States):
     """What is set, in at least one state; the others stay as they are."""
 
-    model_config = ConfigDict(
-        extra="forbid", hide_input_in_errors=True, json_schema_extra={"minProperties": 1, "examples": [_SET_EXAMPLE]}
-    )
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, json_schema_extra={"minProperties": 1})
 
     @model_validator(mode="after")
     def _at_least_one(self) -> Self:

@@ -32,6 +32,17 @@ EXAMPLES: Final[dict[str, Document]] = {
     "add_did": {"number": "+37052000005", "device": 100},
     "change_did": {"device": 5},
     "add_switch": {"username": "pbx2", "password": "a-long-and-random-text", "domain": "pbx2.example.com"},
+    "change_many": {
+        "where": {"owner": "user1"},
+        "set": {"busy": {"otherwise": {"action": "voicemail"}}},
+        "dry_run": True,
+    },
+    "add_profile": {
+        "name": "Company holidays",
+        "where": {"owner": "user1"},
+        "set": {"before_call": {"otherwise": {"action": "voicemail"}}},
+    },
+    "change_profile": {"name": "Easter", "where": {"owner": None, "devices": [4, 5]}},
     "change_switch": {"dial": {"SIP": "PJSIP/{name}"}},
 }
 """A request body for each call that takes one, as it can be sent to the demo."""

@@ -42,7 +42,6 @@ from callflow_service.storage.transactions import driver
 from callflow_service.tables import AccountRow, ProfileRow
 
 _IS_APPLIED: Final = "It is applied: withdraw it first."
-_SET_EXAMPLES: Final = [{"before_call": {"otherwise": {"action": "voicemail"}}}]
 
 
 class ProfilesPage(Page):
@@ -59,7 +58,7 @@ class ProfileItem(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     id: Id
-    name: Annotated[Text, Field(min_length=1, max_length=100, examples=["Company holidays"])]
+    name: Annotated[Text, Field(min_length=1, max_length=100)]
     owner: Annotated[Text | None, Field(description="Username of the owner; yours where it is not said")] = None
     where: Where
     set: FlowSet
@@ -73,8 +72,8 @@ class ProfileItemChanges(BaseModel):
     id: Id | None = None
     name: Text | None = None
     owner: Text | None = None
-    where: Annotated[dict[str, Any] | None, Field(examples=[{"owner": "user1"}])] = None
-    set: Annotated[dict[str, Any] | None, Field(examples=_SET_EXAMPLES)] = None
+    where: dict[str, Any] | None = None
+    set: dict[str, Any] | None = None
 
 
 class ShownProfile(BaseModel):
