@@ -20,8 +20,9 @@ from callflow_service.app import json_house
 from callflow_service.components import Components
 from callflow_service.domain.tokens import Scope
 from callflow_service.mor.face import MorFace
-from callflow_service.repositories.changes import BATCH
+from callflow_service.repositories.changes import BATCH, number
 from callflow_service.settings import Settings
+from callflow_service.storage.transactions import Transactions
 from callflow_service.usecases import feed
 from callflow_service.web.faces import Face
 from clusters import LONG, until
@@ -205,6 +206,29 @@ async def test_many_changes_that_nobody_has_read_yet_are_told_page_by_page(
     assert await now(house, admin) == cursor
     nobody = {"Authorization": f"Bearer {await make_token(21, Scope.READ)}"}
     assert await changes(house, nobody, after=first) == {"items": [], "cursor": cursor}
+
+
+async def test_who_gives_positions_waits_for_who_does_so_already(demo: OwnDemo, history: Change) -> None:
+    transactions = Transactions(demo.url, size=2, timeout_ms=1000 * LONG)
+
+    async def is_waiting() -> bool:
+        statement = """SELECT count(*) FROM pg_stat_activity
+            WHERE wait_event_type = 'Lock' AND query LIKE '%change_feed FOR%'"""
+        return await demo.database.fetchval(statement) > 0
+
+    async def give() -> int:
+        async with transactions.begin() as session:
+            return await number(session)
+
+    await history("first")
+    async with transactions.begin() as session:
+        assert await number(session) == 1
+        giving = asyncio.create_task(give())
+        await until(is_waiting)
+        await history("second")
+    assert await giving == 1
+    assert await give() == 0
+    await transactions.close()
 
 
 class Stream:
@@ -396,16 +420,16 @@ async def test_a_service_that_is_told_to_end_ends_its_streams(admin: Headers, de
         assert await asyncio.to_thread(service.process.wait, LONG) == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("told_by", [signal.SIGTERM, signal.SIGINT])
 async def test_a_service_that_does_not_drain_ends_its_streams_too(
-    admin: Headers, demo: OwnDemo, tmp_path: Path, number: int
+    admin: Headers, demo: OwnDemo, tmp_path: Path, told_by: int
 ) -> None:
     with served(demo.url, tmp_path / "log") as service:
         async with (
             httpx.AsyncClient(base_url=f"http://127.0.0.1:{service.port}") as client,
             follow(client, admin, after="now") as stream,
         ):
-            service.process.send_signal(number)
+            service.process.send_signal(told_by)
             await stream.until_end()
         assert await asyncio.to_thread(service.process.wait, LONG) == 0
 
