@@ -82,7 +82,10 @@ FAILURES: Final[dict[int | str, Document]] = {
     for slug, kind in KINDS.items()
     if slug not in {"method-not-allowed", "internal"}
 }
-"""What every call can answer instead."""
+"""What calls can answer instead."""
+
+# What comes of a body, a version or what is stored already.
+_OF_CHANGES: Final = {409, 412, 413, 415, 428}
 
 _CHANGED_ONLY: Final = {
     "name": "If-Match",
@@ -102,16 +105,18 @@ _NEW_ONLY: Final = {
 
 
 def describe(route: APIRoute) -> None:
-    """Give a call its summary, its headers for versions, and an example of its body."""
+    """Give a call its summary, what it can answer instead, its headers for versions, and an example of its body."""
     route.summary = route.name.replace("_", " ").capitalize()
     extra: Document = route.openapi_extra or {}
     methods = route.methods or set()
+    failures = {status: each for status, each in FAILURES.items() if methods != {"GET"} or status not in _OF_CHANGES}
+    route.responses = failures | route.responses
     has_version = "etag" in getattr(route.response_model, "model_fields", ())
     parameters = []
     if has_version and "GET" in methods:
         parameters.append(_NEW_ONLY)
         route.responses[304] = {"description": "It is as the client has it."}
-    elif has_version and methods & {"PUT", "PATCH", "DELETE"}:
+    elif (has_version and methods & {"PUT", "PATCH", "DELETE"}) or route.name.startswith("delete_"):
         parameters.append(_CHANGED_ONLY)
     # Some routes are made once for all applications of a process, and described with each of them.
     parameters = [each for each in parameters if each not in extra.get("parameters", [])]

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 
 from callflow_service.api import api_keys, bulk, callflow, changes, profiles, resources, tokens, trial_calls
 from callflow_service.api.dependencies import MAX_BODY, ApiRoute, House
-from callflow_service.api.document import FAILURES, PROBLEMS, describe
+from callflow_service.api.document import PROBLEMS, describe
 from callflow_service.api.problems import KINDS, MEDIA_TYPE, Problem, pages
 from callflow_service.api.shapes import ProblemDocument
 from callflow_service.web.faces import Face
@@ -33,7 +33,6 @@ def api_face(house: House) -> Face:
     router = APIRouter(
         dependencies=[Depends(_at_hand(house))],
         generate_unique_id_function=lambda route: str(route.name),
-        responses=FAILURES,
     )
     # FastAPI keeps an included router as it is, so its routes are listed here.
     groups = [*routers(), pages()]
