@@ -13,6 +13,7 @@ import pytest_asyncio
 from pydantic import SecretStr
 
 from callflow_service.api import problems
+from callflow_service.domain.tokens import new_token, token_hash
 from callflow_service.mor.face import FAILED_TRANSPORT
 from callflow_service.mor.pages import error_page
 from callflow_service.web.headers import SECURITY_HEADERS
@@ -257,3 +258,21 @@ async def test_no_log_holds_a_signature_or_a_password(
     logged = "".join(log.read_text() for log in logs.iterdir())
     assert UPDATE in logged
     assert [secret for secret in ("canary", "hash", "device_id") if secret in logged] == []
+
+
+async def test_each_change_comes_through_a_stream_at_once(
+    proxy: httpx.AsyncClient, demo_database: asyncpg.Connection
+) -> None:
+    token = new_token()
+    statement = "INSERT INTO token (account_id, name, scope, token_hash) VALUES (1, 'test', 'read', $1)"
+    await demo_database.execute(statement, token_hash(token))
+    headers = {"Authorization": f"Bearer {token}"}
+    async with proxy.stream("GET", "/v1/changes/stream?after=now", headers=headers) as stream:
+        assert stream.status_code == 200
+        lines = stream.aiter_lines()
+        assert await anext(lines) == ": open"
+        for _ in range(3):
+            assert answer(await proxy.post(UPDATE, data=update())) == updated()
+            async for line in lines:
+                if line.startswith("data: "):
+                    break
