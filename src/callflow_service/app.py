@@ -44,6 +44,7 @@ def json_house(settings: Settings, parts: Components) -> House:
         calls=parts.calls,
         api_enabled=settings.api_enabled,
         require_if_match=settings.require_if_match,
+        time_zone=settings.time_zone,
         feed=parts.feed,
         max_streams=settings.max_streams,
     )

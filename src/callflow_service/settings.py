@@ -13,6 +13,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from callflow_service.almanac.numbers import is_country
+from callflow_service.domain import schedules
 from callflow_service.domain.signature import HashPolicy
 
 PREFIX: Final = "CALLFLOW_"
@@ -99,6 +101,12 @@ class Settings(BaseSettings):
     )
     ring_seconds: int = Field(60, ge=1, le=3600, description="How long an external number rings; seconds")
     max_diversions: int = Field(5, ge=0, le=50, description="How often one call may be diverted")
+    time_zone: str = Field(
+        "UTC", description="Time zone of schedules whose accounts have none, such as `Europe/Vilnius`"
+    )
+    country: str = Field(
+        "", description="ISO code of the country in which numbers without a `+` are dialled, such as `LT`; empty: none"
+    )
     switch_timeout_ms: int = Field(
         300, ge=10, le=60_000, description="After this a switch is told to carry on without an answer; milliseconds"
     )
@@ -130,6 +138,19 @@ class Settings(BaseSettings):
                 ip_network(network)
         except ValueError:
             raise ValueError("not addresses or networks, comma-separated") from None
+        return value
+
+    @field_validator("time_zone")
+    @classmethod
+    def _zone(cls, value: str) -> str:
+        schedules.time_zone(value)
+        return value
+
+    @field_validator("country")
+    @classmethod
+    def _iso(cls, value: str) -> str:
+        if value and not is_country(value):
+            raise ValueError("must be a country's ISO code such as LT")
         return value
 
     @field_validator("guess_limit", "address_guess_limit")

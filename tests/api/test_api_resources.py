@@ -49,6 +49,10 @@ async def test_every_kind_of_resource_is_shown(house: httpx.AsyncClient, admin: 
         "api_enabled": True,
         "blocked": False,
         "allowed_addresses": None,
+        "time_zone": None,
+        "country": None,
+        "number_pattern": None,
+        "targets": None,
         "has_api_key": False,
         "has_password": False,
     }

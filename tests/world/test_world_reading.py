@@ -168,7 +168,8 @@ def test_a_file_that_begins_with_a_byte_order_mark_is_read(tmp_path: Path) -> No
     assert read(file) == [DidItem(id=1, number="112")]
 
 
-EMPTY = "the file is empty; it should have at least one of the keys accounts, devices, dids, switches."
+SECTIONS = "accounts, devices, dids, switches, schedules, caller_lists."
+EMPTY = f"the file is empty; it should have at least one of the keys {SECTIONS}"
 
 
 @pytest.mark.parametrize(
@@ -177,11 +178,26 @@ EMPTY = "the file is empty; it should have at least one of the keys accounts, de
         ("", f"1: {EMPTY}"),
         ("# nothing\n\n", f"1: {EMPTY}"),
         ("---\n", f"1: {EMPTY}"),
-        ("- id: 1\n", "1: at its top the file must be a mapping with the keys accounts, devices, dids, switches."),
-        ("\nhello\n", "2: at its top the file must be a mapping with the keys accounts, devices, dids, switches."),
-        ("device: []\n", "1: device: is not known; the keys at the top are accounts, devices, dids, switches."),
-        ("s3cret: []\n", "1: a key: is not known; the keys at the top are accounts, devices, dids, switches."),
-        ("[a]: []\n", "1: a key: is not known; the keys at the top are accounts, devices, dids, switches."),
+        (
+            "- id: 1\n",
+            f"1: at its top the file must be a mapping with the keys {SECTIONS}",
+        ),
+        (
+            "\nhello\n",
+            f"2: at its top the file must be a mapping with the keys {SECTIONS}",
+        ),
+        (
+            "device: []\n",
+            f"1: device: is not known; the keys at the top are {SECTIONS}",
+        ),
+        (
+            "s3cret: []\n",
+            f"1: a key: is not known; the keys at the top are {SECTIONS}",
+        ),
+        (
+            "[a]: []\n",
+            f"1: a key: is not known; the keys at the top are {SECTIONS}",
+        ),
         ("dids: []\ndids: []\n", "2: dids: this key is there twice."),
         ("dids: {}\n", "1: dids: must be a list."),
         ("dids: 5\n", "1: dids: must be a list."),
@@ -304,14 +320,16 @@ DEVICE_PLACEHOLDERS = "{domain}, {name}, {technology}"
             f"{ACCOUNT}    role: admin\n    colour: red\n",
             (
                 "5: accounts[0].colour: is not known here; the keys are id, username, name, role, owner, api_key, "
-                "password, hash_policy, pbx_addon, api_enabled, blocked, allowed_addresses."
+                "password, hash_policy, pbx_addon, api_enabled, blocked, allowed_addresses, time_zone, country, "
+                "number_pattern, targets."
             ),
         ),
         (
             f"{ACCOUNT}    role: admin\n    s3cret: red\n",
             (
                 "5: accounts[0]: a key is not known here; the keys are id, username, name, role, owner, api_key, "
-                "password, hash_policy, pbx_addon, api_enabled, blocked, allowed_addresses."
+                "password, hash_policy, pbx_addon, api_enabled, blocked, allowed_addresses, time_zone, country, "
+                "number_pattern, targets."
             ),
         ),
         (f"{ACCOUNT}    role: admin\n    allowed_addresses: 192.0.2.1\n", f"{NETWORKS} a list."),

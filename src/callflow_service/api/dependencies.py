@@ -44,6 +44,7 @@ class House:
     """What the routes work with, under the operator's rules.
 
     Attributes:
+        time_zone: Of schedules that have none, nor their accounts.
         operator: Who asks, where it is the operator's own command in this process; None where tokens say it.
     """
 
@@ -54,6 +55,7 @@ class House:
     calls: Calls
     api_enabled: bool
     require_if_match: bool
+    time_zone: str
     feed: Feed
     max_streams: int
     operator: Account | None = None
@@ -319,8 +321,12 @@ def etag_of(shown: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:32]
 
 
-def check_precondition(request: Request, house: House, current: dict[str, Any]) -> None:
+def check_precondition(
+    request: Request, house: House, current: dict[str, Any], others: Sequence[dict[str, Any]] = ()
+) -> None:
     """Refuse a change of something that was changed since the client saw it.
+
+    `others` are how it may have been shown meanwhile without a change.
 
     Raises:
         Problem: `changed-meanwhile`, or `precondition-needed` where the setting makes `If-Match` a must.
@@ -331,7 +337,7 @@ def check_precondition(request: Request, house: House, current: dict[str, Any]) 
             raise Problem("precondition-needed")
         return
     tags = {tag.strip() for tag in wanted.split(",")}
-    if "*" not in tags and f'"{current["etag"]}"' not in tags:
+    if "*" not in tags and tags.isdisjoint(f'"{shown["etag"]}"' for shown in (current, *others)):
         raise Problem("changed-meanwhile", "", {"current": current}, {"ETag": f'"{current["etag"]}"'})
 
 

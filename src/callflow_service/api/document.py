@@ -43,6 +43,17 @@ EXAMPLES: Final[dict[str, Document]] = {
         "set": {"before_call": {"otherwise": {"action": "voicemail"}}},
     },
     "change_profile": {"name": "Easter", "where": {"owner": None, "devices": [4, 5]}},
+    "add_schedule": {
+        "name": "Office",
+        "owner": "user1",
+        "time_zone": "Europe/Vilnius",
+        "weekly": [{"days": ["mon", "tue", "wed", "thu", "fri"], "from": "09:00", "to": "17:00"}],
+        "holidays": {"country": "LT", "region": None, "open": False},
+        "exceptions": [{"from": "2026-12-24", "to": "2026-12-26", "open": False, "hours": []}],
+    },
+    "change_schedule": {"weekly": [{"days": ["sat", "sun"], "from": "22:00", "to": "06:00"}]},
+    "add_caller_list": {"name": "Family", "owner": "user1", "entries": ["+37061234567", "+3706*", "anonymous"]},
+    "change_caller_list": {"entries": ["+37061234567"]},
     "change_switch": {"dial": {"SIP": "PJSIP/{name}"}},
 }
 """A request body for each call that takes one, as it can be sent to the demo."""

@@ -9,7 +9,17 @@ from fastapi.routing import APIRoute
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 
-from callflow_service.api import api_keys, bulk, callflow, changes, profiles, resources, tokens, trial_calls
+from callflow_service.api import (
+    api_keys,
+    bulk,
+    callflow,
+    changes,
+    conditions,
+    profiles,
+    resources,
+    tokens,
+    trial_calls,
+)
 from callflow_service.api.dependencies import MAX_BODY, ApiRoute, House
 from callflow_service.api.document import PROBLEMS, describe
 from callflow_service.api.problems import KINDS, MEDIA_TYPE, Problem, pages
@@ -69,6 +79,7 @@ def routers() -> Iterator[APIRouter]:
     yield from resources.routers()
     yield bulk.router
     yield from profiles.routers()
+    yield from conditions.routers()
 
 
 def _at_hand(house: House) -> Callable[[Request], Awaitable[None]]:

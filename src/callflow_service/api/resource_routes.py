@@ -1,8 +1,8 @@
 """One way to list, show, add, change and delete, for every resource."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -43,6 +43,8 @@ class Resource:
         item: What may be sent of it.
         columns: What is stored of what was sent.
         changes: What a merge patch may say, where it is not each field of `item` or null.
+        merged: What a merge patch may say of an object, where it is less than all of it.
+        passing: What is shown besides that passes with time, as it is now, then as else it may have been.
         needed_as: What a change of its row to these columns would make it useless as, a key of `resources.used_by`.
         hash_password: Makes what is stored of a password; it may take long.
         check_deletion: Refuses to delete what is needed.
@@ -65,6 +67,8 @@ class Resource:
     may_change: Callable[[Account, Row], bool]
     changes: type[BaseModel] | None = None
     may_list: Callable[[Account], bool] = lambda _: True
+    merged: Mapping[str, type[Any]] = field(default_factory=dict)
+    passing: Callable[[House, Row], Sequence[dict[str, Any]]] = lambda _house, _row: ({},)
     needed_as: Callable[[Any, dict[str, Any]], str | None] = lambda _row, _columns: None
     hash_password: Callable[[str], str] | None = None
     check_deletion: Callable[[AsyncSession, Account, Row], Awaitable[None]] | None = None
@@ -127,14 +131,14 @@ def router_of(resource: Resource) -> APIRouter:  # noqa: C901, PLR0915 - five ro
             rows,
             limit=wanted.limit - 1,
             key=lambda row: getattr(row[0], resource.key.key),
-            shape=lambda row: _tagged(resource, row),
+            shape=lambda row: _tagged(resource, house, row),
         )
 
     @router.get(f"/{{{named}}}", response_model=resource.shown, name=f"show_{singular}")
     async def show(request: Request, key: path_type, caller: Reader, house: TheHouse) -> Response:  # type: ignore[valid-type]  # likewise
         """One that you may see."""
         async with house.transactions.begin() as session:
-            return with_etag(request, _tagged(resource, await _found(session, resource, caller.account, key)))
+            return with_etag(request, _tagged(resource, house, await _found(session, resource, caller.account, key)))
 
     @router.post("", status_code=201, response_model=resource.shown, name=f"add_{singular}")
     async def add(request: Request, body: new_item, caller: Writer, house: TheHouse) -> Response:  # type: ignore[valid-type]  # likewise
@@ -154,7 +158,7 @@ def router_of(resource: Resource) -> APIRouter:  # noqa: C901, PLR0915 - five ro
             session.add(row)
             await _flushed(session)
             key = getattr(row, resource.key.key)
-            shown = _tagged(resource, await _found(session, resource, caller.account, key))
+            shown = _tagged(resource, house, await _found(session, resource, caller.account, key))
         return with_etag(request, shown, status=201, location=f"/v1/{resource.name}/{key}")
 
     patch_schema = {"$ref": f"#/components/schemas/{changes.__name__}"}
@@ -174,8 +178,8 @@ def router_of(resource: Resource) -> APIRouter:  # noqa: C901, PLR0915 - five ro
             row = await _found(session, resource, caller.account, key, locked=True)
             if not resource.may_change(caller.account, row):
                 raise Problem("not-allowed")
-            shown = _tagged(resource, row)
-            check_precondition(request, house, shown)
+            shown, *others = _as_time_has_it(resource, house, row)
+            check_precondition(request, house, shown, others)
             if resource.key.key in patch and getattr(body, resource.key.key) != key:
                 raise invalid(resource.key.key, "cannot be changed")
             item = _validated(resource, _merged(_as_item(resource, shown), patch))
@@ -186,7 +190,7 @@ def router_of(resource: Resource) -> APIRouter:  # noqa: C901, PLR0915 - five ro
                 if getattr(row[0], name) != value:
                     setattr(row[0], name, value)
             await _flushed(session)
-            shown = _tagged(resource, await _found(session, resource, caller.account, key))
+            shown = _tagged(resource, house, await _found(session, resource, caller.account, key))
         return with_etag(request, shown)
 
     delete = router.delete(f"/{{{named}}}", status_code=204, response_class=Response, name=f"delete_{singular}")
@@ -230,7 +234,8 @@ async def _delete(  # noqa: PLR0913 - of any resource
         row = await _found(session, resource, caller.account, key, locked=True)
         if not resource.may_change(caller.account, row):
             raise Problem("not-allowed")
-        check_precondition(request, house, _tagged(resource, row))
+        shown, *others = _as_time_has_it(resource, house, row)
+        check_precondition(request, house, shown, others)
         if resource.check_deletion:
             await resource.check_deletion(session, caller.account, row)
         if cascade and resource.cascade:
@@ -268,8 +273,11 @@ def _new_model(resource: Resource) -> type[BaseModel]:
 
 def _patch_model(resource: Resource) -> type[BaseModel]:
     fields: dict[str, Any] = {
-        name: (field.rebuild_annotation() | None, Field(None, description=field.description))
-        for name, field in resource.item.model_fields.items()
+        name: (
+            (resource.merged.get(name) or declared.rebuild_annotation()) | None,
+            Field(None, description=declared.description),
+        )
+        for name, declared in resource.item.model_fields.items()
     }
     return create_model(
         f"{resource.item.__name__.removesuffix('Item')}Changes",
@@ -327,9 +335,14 @@ def _validated(resource: Resource, fields: dict[str, Any]) -> BaseModel:
         raise problem_of_fields(error.errors(include_url=False, include_input=False)) from None
 
 
-def _tagged(resource: Resource, row: Row) -> dict[str, Any]:
-    shown = resource.shape(row)
-    return shown | {"etag": etag_of(shown)}
+def _tagged(resource: Resource, house: House, row: Row) -> dict[str, Any]:
+    return _as_time_has_it(resource, house, row)[0]
+
+
+def _as_time_has_it(resource: Resource, house: House, row: Row) -> list[dict[str, Any]]:
+    """A resource as it is now, then as else it may have been shown while it was stored like this."""
+    versions = [resource.shape(row) | passing for passing in resource.passing(house, row)]
+    return [shown | {"etag": etag_of(shown)} for shown in versions]
 
 
 async def _found(session: AsyncSession, resource: Resource, viewer: Account, key: Key, *, locked: bool = False) -> Row:

@@ -20,7 +20,7 @@ from callflow_service.domain.callflow import FAX_TECHNOLOGY
 from callflow_service.domain.signature import HashPolicy
 from callflow_service.repositories import flows, resources
 from callflow_service.repositories.resources import Row
-from callflow_service.resources.models import AccountItem, DeviceItem, DidItem, SwitchItem
+from callflow_service.resources.models import AccountItem, DeviceItem, DidItem, SwitchItem, TargetsChanges, TargetsItem
 from callflow_service.storage.transactions import driver
 from callflow_service.tables import AccountRow, DeviceRow, DidRow, SwitchUserRow
 
@@ -73,6 +73,10 @@ class ShownAccount(BaseModel):
     api_enabled: bool
     blocked: bool
     allowed_addresses: list[str] | None
+    time_zone: str | None
+    country: str | None
+    number_pattern: str | None
+    targets: TargetsItem | None
     has_api_key: bool
     has_password: bool
     etag: str
@@ -131,6 +135,10 @@ def _account_shape(row: Row) -> dict[str, Any]:
         "api_enabled": account.api_enabled,
         "blocked": account.blocked,
         "allowed_addresses": [str(network) for network in addresses] if addresses else None,
+        "time_zone": account.time_zone,
+        "country": account.country,
+        "number_pattern": account.number_pattern,
+        "targets": account.targets,
         "has_api_key": account.api_key is not None,
         "has_password": account.password_hash is not None,
     }
@@ -175,6 +183,9 @@ async def _account_columns(change: Change) -> dict[str, Any]:
     stored = change.row.hash_policy if change.row else None
     if caller.role is Role.RESELLER and item.hash_policy not in {None, HashPolicy.STRICT, caller.hash_policy, stored}:
         raise Problem("not-allowed", "A reseller gives no user a hash_policy that is laxer than its own.")
+    if caller.role is Role.RESELLER and item.country != (change.row.country if change.row else None):
+        # Numbers are read by it, so what is refused in one country might pass in another.
+        raise Problem("not-allowed", "The country of an account is an admin's to change.")
     columns = item.model_dump(exclude={"owner", "password", "api_key", "name"}) | {
         "name": item.name or item.username,
         "owner_id": owner.id if owner else None,
@@ -288,6 +299,7 @@ RESOURCES: Final = (
         key=col(AccountRow.id),
         key_type=int,
         item=AccountItem,
+        merged={"targets": TargetsChanges},
         shown=ShownAccount,
         page=AccountsPage,
         statement=resources.accounts,

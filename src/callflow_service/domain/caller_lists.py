@@ -16,7 +16,7 @@ MAX_ENTRIES: Final = 10_000
 ANONYMOUS: Final = "anonymous"
 """The entry for callers without a number."""
 
-ENTRY: Final = rf"\+?[0-9]{{1,32}}\*?|{ANONYMOUS}"
+ENTRY: Final = rf"(\+?[0-9]{{1,32}}\*?|{ANONYMOUS})"
 """What an entry looks like, as a regular expression."""
 
 _ENTRY: Final = re.compile(ENTRY, re.ASCII)

@@ -12,7 +12,7 @@ from typing import Final
 MAX_LENGTH: Final = 32
 """The longest number that can be stored, and so the longest `max_length`."""
 
-PREFIX: Final = r"\+[0-9]{0,15}|[0-9*#]{1,15}"
+PREFIX: Final = r"(\+[0-9]{0,15}|[0-9*#]{1,15})"
 """What a prefix looks like, as a regular expression."""
 
 

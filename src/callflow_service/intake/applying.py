@@ -10,7 +10,7 @@ from sqlmodel import SQLModel
 
 from callflow_service.intake.staging import SHORT
 from callflow_service.resources.models import Section
-from callflow_service.tables import AccountRow, DeviceRow, DidRow, SwitchUserRow
+from callflow_service.tables import AccountRow, CallerListRow, DeviceRow, DidRow, ScheduleRow, SwitchUserRow
 
 MAX_DIFFERENCES: Final = 1_000
 """How many differences a report tells one by one."""
@@ -91,6 +91,8 @@ _TARGETS: Final = {
     Section.DEVICES: _Target(DeviceRow, "id", "device {id} {technology}/{name}", _STORED_WITH_OWNER),
     Section.DIDS: _Target(DidRow, "id", "DID {id} {number}"),
     Section.SWITCHES: _Target(SwitchUserRow, "username", "switch {username}"),
+    Section.SCHEDULES: _Target(ScheduleRow, "id", "schedule {id} {name}", _STORED_WITH_OWNER),
+    Section.CALLER_LISTS: _Target(CallerListRow, "id", "caller list {id} {name}", _STORED_WITH_OWNER),
 }
 
 # Names and numbers may change hands at once. A row that loses its name to another gets a temporary impossible name
@@ -194,7 +196,7 @@ def _difference(target: _Target, wanted: dict[str, Any], stored: dict[str, Any] 
     if stored is None:
         return f"+ {target.title.format(**wanted)}"
     changes = (_change(column, stored, wanted) for column in target.columns if stored[column] != wanted[column])
-    kind, _, _ = target.title.partition(" ")
+    kind, _, _ = target.title.partition(" {")
     return f"~ {kind} {stored[target.key]} {', '.join(changes)}"
 
 
@@ -208,6 +210,9 @@ def _change(column: str, stored: dict[str, Any], wanted: dict[str, Any]) -> str:
             return f"owner: {_shown(stored['owner'])} -> {_shown(wanted['owner'])}"
         case "device_id":
             return f"device: {_shown(stored[column])} -> {_shown(wanted[column])}"
+        case "entries":
+            added, gone = set(wanted[column]) - set(stored[column]), set(stored[column]) - set(wanted[column])
+            return f"entries: {len(added)} added, {len(gone)} removed"
         case _:
             return f"{column}: {_shown(stored[column])} -> {_shown(wanted[column])}"
 

@@ -38,6 +38,15 @@ def _used_twice(section: Section, table: str, key: str, same: str) -> _Rule:
     )
 
 
+def _no_owner(section: Section, table: str) -> _Rule:
+    return _Rule(
+        section,
+        "owner",
+        "there is no account {owner}.",
+        f"SELECT position, owner_line AS line, owner FROM wanted_{table} WHERE owner_id IS NULL",  # noqa: S608 - likewise
+    )
+
+
 _RULES: Final = (
     _used_twice(Section.ACCOUNTS, "staged_account", "id", "id"),
     _used_twice(Section.ACCOUNTS, "staged_account", "username", "username"),
@@ -81,12 +90,7 @@ _RULES: Final = (
         """,
     ),
     _used_twice(Section.DEVICES, "staged_device", "id", "id"),
-    _Rule(
-        Section.DEVICES,
-        "owner",
-        "there is no account {owner}.",
-        "SELECT position, owner_line AS line, owner FROM wanted_device WHERE owner_id IS NULL",
-    ),
+    _no_owner(Section.DEVICES, "device"),
     _Rule(
         Section.DEVICES,
         "technology",
@@ -131,6 +135,10 @@ _RULES: Final = (
         """,
     ),
     _used_twice(Section.SWITCHES, "staged_switch_user", "username", "username"),
+    _used_twice(Section.SCHEDULES, "staged_schedule", "id", "id"),
+    _no_owner(Section.SCHEDULES, "schedule"),
+    _used_twice(Section.CALLER_LISTS, "staged_caller_list", "id", "id"),
+    _no_owner(Section.CALLER_LISTS, "caller_list"),
 )
 
 

@@ -11,7 +11,16 @@ from callflow_service.credentials.api_keys import Keyring
 from callflow_service.credentials.passwords import hash_password, is_password
 from callflow_service.credentials.switch_passwords import hash_switch_password, is_switch_password
 from callflow_service.domain.dialing import is_safe_name
-from callflow_service.resources.models import AccountItem, DeviceItem, DidItem, Item, Section, SwitchItem
+from callflow_service.resources.models import (
+    AccountItem,
+    CallerListItem,
+    DeviceItem,
+    DidItem,
+    Item,
+    ScheduleItem,
+    Section,
+    SwitchItem,
+)
 
 SHORT: Final = 16
 """Keys and switch passwords of fewer characters than this can be guessed."""
@@ -39,6 +48,14 @@ CREATE TEMP TABLE staged_did (
 CREATE TEMP TABLE staged_switch_user (
     position integer, username_line integer, has_short_password boolean, LIKE switch_user
 ) ON COMMIT DROP;
+CREATE TEMP TABLE staged_schedule (
+    position integer, id_line integer, owner_line integer, owner text, LIKE schedule
+) ON COMMIT DROP;
+ALTER TABLE staged_schedule DROP COLUMN owner_id;
+CREATE TEMP TABLE staged_caller_list (
+    position integer, id_line integer, owner_line integer, owner text, LIKE caller_list
+) ON COMMIT DROP;
+ALTER TABLE staged_caller_list DROP COLUMN owner_id;
 CREATE TEMP VIEW named_account AS
     SELECT id, username, role FROM staged_account
     UNION ALL
@@ -49,6 +66,12 @@ CREATE TEMP VIEW wanted_account AS
 CREATE TEMP VIEW wanted_device AS
     SELECT staged.*, owner.id AS owner_id
     FROM staged_device AS staged LEFT JOIN named_account AS owner ON owner.username = staged.owner;
+CREATE TEMP VIEW wanted_schedule AS
+    SELECT staged.*, owner.id AS owner_id
+    FROM staged_schedule AS staged LEFT JOIN named_account AS owner ON owner.username = staged.owner;
+CREATE TEMP VIEW wanted_caller_list AS
+    SELECT staged.*, owner.id AS owner_id
+    FROM staged_caller_list AS staged LEFT JOIN named_account AS owner ON owner.username = staged.owner;
 CREATE TEMP VIEW wanted_did AS SELECT * FROM staged_did;
 CREATE TEMP VIEW wanted_switch_user AS SELECT * FROM staged_switch_user;
 """
@@ -57,8 +80,10 @@ _STAGED: Final = {
     Section.DEVICES: "staged_device",
     Section.DIDS: "staged_did",
     Section.SWITCHES: "staged_switch_user",
+    Section.SCHEDULES: "staged_schedule",
+    Section.CALLER_LISTS: "staged_caller_list",
 }
-_ANALYZE: Final = "ANALYZE staged_account, staged_device, staged_did, staged_switch_user"
+_ANALYZE: Final = f"ANALYZE {', '.join(_STAGED.values())}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +152,7 @@ def _record(placed: Placed, stored: dict[int | str, _Secrets], keys: Keyring) ->
                 "has_short_key": item.api_key is not None and len(item.api_key) < SHORT,
                 **_fields(item, "password"),
                 "name": item.name or item.username,
+                "targets": item.targets.model_dump_json() if item.targets else None,
                 "api_key": _encrypted(item.api_key, secrets.api_key, keys),
                 "password_hash": _account_hash(item.password, secrets.password_hash),
             }
@@ -148,6 +174,16 @@ def _record(placed: Placed, stored: dict[int | str, _Secrets], keys: Keyring) ->
                 "dial": json.dumps(item.dial),
                 "trunk": item.trunk.model_dump_json() if item.trunk else None,
             }
+        case ScheduleItem():
+            return {
+                **_place(placed, "id", "owner"),
+                **_fields(item),
+                "weekly": json.dumps(item.weekly),
+                "holidays": json.dumps(item.holidays) if item.holidays else None,
+                "exceptions": json.dumps(item.exceptions),
+            }
+        case CallerListItem():
+            return {**_place(placed, "id", "owner"), **_fields(item)}
         case _ as never:
             assert_never(never)
 

@@ -1,6 +1,6 @@
 """Accounts, devices, DIDs and switch users: found, listed and searched under the rights of the account that asks."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -12,9 +12,17 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from callflow_service.domain.access import Account, Role
 from callflow_service.domain.callflow import MAX_ID
-from callflow_service.repositories.visibility import may_see
+from callflow_service.repositories.visibility import may_see, may_use
 from callflow_service.storage.transactions import run
-from callflow_service.tables import AccountRow, CallFlowRow, DeviceRow, DidRow, SwitchUserRow
+from callflow_service.tables import (
+    AccountRow,
+    CallerListRow,
+    CallFlowRow,
+    DeviceRow,
+    DidRow,
+    ScheduleRow,
+    SwitchUserRow,
+)
 
 Row = Any
 """A row of a resource with what is shown beside it: `(row, ...)`."""
@@ -80,6 +88,28 @@ def switches(viewer: Account) -> Statement:
     return select(SwitchUserRow).where(true() if viewer.role is Role.ADMIN else false())
 
 
+def schedules(viewer: Account) -> Statement:
+    """Every schedule that `viewer` may use, with its owner and the time zone of its clocks, None where none is set."""
+    owner, above, top = (aliased(AccountRow, name=name) for name in ("schedule_owner", "above", "top"))
+    time_zone = func.coalesce(ScheduleRow.time_zone, owner.time_zone, above.time_zone, top.time_zone)
+    return (
+        select(ScheduleRow, owner, time_zone)
+        .join(owner, col(owner.id) == ScheduleRow.owner_id)
+        .outerjoin(above, col(above.id) == owner.owner_id)
+        .outerjoin(top, col(top.id) == above.owner_id)
+        .where(may_use(viewer, owner))
+    )
+
+
+def caller_lists(viewer: Account) -> Statement:
+    """Every caller list that `viewer` may use, with its owner."""
+    return (
+        select(CallerListRow, AccountRow)
+        .join(AccountRow, col(AccountRow.id) == CallerListRow.owner_id)
+        .where(may_use(viewer, AccountRow))
+    )
+
+
 def account_filters(wanted: Wanted) -> list[ColumnElement[bool]]:
     """What a list of accounts can be narrowed by."""
     conditions: list[ColumnElement[bool]] = []
@@ -126,6 +156,21 @@ def did_filters(wanted: Wanted) -> list[ColumnElement[bool]]:
 def switch_filters(wanted: Wanted) -> list[ColumnElement[bool]]:
     """What a list of switch users can be narrowed by."""
     return [holds(func.lower(col(SwitchUserRow.username)), wanted.q)] if wanted.q else []
+
+
+def named_filters(table: type[ScheduleRow | CallerListRow]) -> Callable[[Wanted], list[ColumnElement[bool]]]:
+    """What a list of schedules or caller lists can be narrowed by."""
+
+    def filters(wanted: Wanted) -> list[ColumnElement[bool]]:
+        conditions: list[ColumnElement[bool]] = []
+        if wanted.q:
+            conditions.append(holds(func.lower(col(table.name)), wanted.q))
+        if wanted.owner is not None:
+            owner = select(col(AccountRow.id)).where(col(AccountRow.username) == wanted.owner).scalar_subquery()
+            conditions.append(col(table.owner_id) == owner)
+        return conditions
+
+    return filters
 
 
 DEVICE_SEARCH: Final = (
@@ -176,7 +221,9 @@ async def has_other_admins(session: AsyncSession, account_id: int) -> bool:
     return (await run(session, others.limit(1))).first() is not None
 
 
-async def next_id(session: AsyncSession, table: Literal["account", "device", "did", "profile"]) -> int:
+async def next_id(
+    session: AsyncSession, table: Literal["account", "device", "did", "profile", "schedule", "caller_list"]
+) -> int:
     """The next free id, which nothing had before; other transactions that want one wait until this one ends.
 
     The history of a device is shown to whoever has the device, so a deleted one's id must not come back.
@@ -195,7 +242,7 @@ async def used_by(session: AsyncSession, viewer: Account, kind: str, key: Key) -
     uses: Sequence[Row] = found.all()
     if not uses:
         return None
-    named = [id_ for kind, id_, _ in uses if kind != "account"]
+    named = [id_ for kind, id_, _ in uses if kind in {"callflow", "device"}]
     visible = select(col(DeviceRow.id)).join(AccountRow, col(AccountRow.id) == DeviceRow.owner_id)
     visible = visible.where(col(DeviceRow.id).in_(named), may_see(viewer, AccountRow))
     seen = set((await run(session, visible)).scalars())
@@ -213,11 +260,15 @@ _NEXT_ID: Final = {
         (SELECT max(device_id) FROM callflow_history WHERE device_id < :most), 0) + 1""",
     "did": "SELECT coalesce((SELECT max(id) FROM did WHERE id < :most), 0) + 1",
     "profile": "SELECT coalesce((SELECT max(id) FROM profile WHERE id < :most), 0) + 1",
+    "schedule": "SELECT coalesce((SELECT max(id) FROM schedule WHERE id < :most), 0) + 1",
+    "caller_list": "SELECT coalesce((SELECT max(id) FROM caller_list WHERE id < :most), 0) + 1",
 }
 _USES: Final = {
     "account": """SELECT 'device' AS kind, id, NULL AS state FROM device WHERE owner_id = :key
         UNION ALL SELECT 'account', id, NULL FROM account WHERE owner_id = :key
-        UNION ALL SELECT 'profile', id, NULL FROM profile WHERE owner_id = :key""",
+        UNION ALL SELECT 'profile', id, NULL FROM profile WHERE owner_id = :key
+        UNION ALL SELECT 'schedule', id, NULL FROM schedule WHERE owner_id = :key
+        UNION ALL SELECT 'caller_list', id, NULL FROM caller_list WHERE owner_id = :key""",
     "device": """SELECT 'callflow' AS kind, device_id AS id, state FROM callflow WHERE target_device_id = :key
             AND device_id <> :key
         UNION ALL SELECT 'did', id, NULL FROM did WHERE device_id = :key""",
@@ -227,6 +278,8 @@ _USES: Final = {
         WHERE target_device_id = :key AND action = 'fax_detect'""",
     "profile": """SELECT 'callflow' AS kind, device_id AS id, state FROM remembered_flow
         WHERE kind = 'profile' AND holder_id = :key""",
+    "schedule": "SELECT 'callflow' AS kind, 0 AS id, NULL AS state WHERE false AND :key = 0",
+    "caller_list": "SELECT 'callflow' AS kind, 0 AS id, NULL AS state WHERE false AND :key = 0",
     "switch_user": "SELECT 'switch' AS kind, 0 AS id, NULL AS state WHERE false AND :key <> ''",
 }
 

@@ -1,30 +1,52 @@
 """What an account, a device, a DID or a switch can say, for files, requests and imports alike."""
 
 import re
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Final
+from typing import Annotated, Final, Literal, NotRequired, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from typing_extensions import TypedDict
 
+from callflow_service.almanac.public_holidays import holidays_problem
 from callflow_service.domain.access import Role
+from callflow_service.domain.caller_lists import MAX_ENTRIES
 from callflow_service.domain.dialing import NUMBER, OTHER, VOICEMAIL, ChainHeader, Identity, Redirected, Rejected
+from callflow_service.domain.schedules import Window
 from callflow_service.domain.signature import HashPolicy
+from callflow_service.domain.targets import MAX_LENGTH
 from callflow_service.resources.types import (
     MAX_NETWORKS,
     TECHNOLOGY,
     TEMPLATE,
     CallerName,
     CallerNumber,
+    Country,
+    Date,
     DeviceName,
     Domain,
+    Entry,
     Id,
     Key,
     Line,
     Network,
     Number,
+    NumberPattern,
+    Prefix,
+    Region,
     RingSeconds,
     Secret,
     Technology,
+    TimeOfDay,
+    TimeZone,
     Username,
 )
 
@@ -36,12 +58,50 @@ class Section(StrEnum):
     DEVICES = "devices"
     DIDS = "dids"
     SWITCHES = "switches"
+    SCHEDULES = "schedules"
+    CALLER_LISTS = "caller_lists"
 
 
 class Resource(BaseModel):
     """What is the same for all of them: no unknown key, and nothing quoted that may be a secret."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class TargetsItem(Resource):
+    """Which numbers an account and those below it may forward to; the policies of all above it hold too."""
+
+    allow: list[Prefix] = Field(
+        [],
+        max_length=1_000,
+        description="Prefixes that may be forwarded to, +370 for international numbers and 1 for others that begin so; "
+        "an empty list for all",
+    )
+    deny: list[Prefix] = Field(
+        [], max_length=1_000, description="Prefixes that may not be; the longest of both that fits wins"
+    )
+    max_length: int | None = Field(None, ge=1, le=MAX_LENGTH, description="The most digits")
+    max_new_per_hour: int | None = Field(
+        None,
+        ge=0,
+        le=1_000_000,
+        description="How many numbers that it never forwarded to before it may take up in an hour",
+    )
+    max_new_per_day: int | None = Field(None, ge=0, le=1_000_000, description="Likewise in a day")
+    hold_minutes: int = Field(
+        0, ge=0, le=43_200, description="How long the first forward to a country that is new to it waits"
+    )
+
+
+class TargetsChanges(Resource):
+    """What changes of which numbers an account may forward to; null empties."""
+
+    allow: list[Prefix] | None = Field(None, max_length=1_000)
+    deny: list[Prefix] | None = Field(None, max_length=1_000)
+    max_length: int | None = Field(None, ge=1, le=MAX_LENGTH)
+    max_new_per_hour: int | None = Field(None, ge=0, le=1_000_000)
+    max_new_per_day: int | None = Field(None, ge=0, le=1_000_000)
+    hold_minutes: int | None = Field(None, ge=0, le=43_200)
 
 
 class AccountItem(Resource):
@@ -69,6 +129,19 @@ class AccountItem(Resource):
         max_length=MAX_NETWORKS,
         description="Where its requests may come from, addresses and networks; where it is not said, from anywhere",
     )
+
+    time_zone: TimeZone | None = Field(
+        None, description="For its schedules; where it is not said its owner's, and at last CALLFLOW_TIME_ZONE"
+    )
+    country: Country | None = Field(
+        None,
+        description="ISO code of the country in which its numbers are dialled; where it is not said its owner's, and "
+        "at last CALLFLOW_COUNTRY",
+    )
+    number_pattern: NumberPattern | None = Field(
+        None, description="A regular expression that the numbers it forwards to must fit, beside those of all above it"
+    )
+    targets: TargetsItem | None = Field(None, description="Which numbers it may forward to")
 
     @field_validator("owner")
     @classmethod
@@ -202,12 +275,119 @@ def _template_problem(name: str, template: str) -> str | None:
     return None
 
 
-Item = AccountItem | DeviceItem | DidItem | SwitchItem
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+
+_STRICT: Final = ConfigDict(extra="forbid", hide_input_in_errors=True)
+_AnyHours = TypeVar("_AnyHours", bound=Mapping[str, object])
+
+
+# `from` is no name that Python lets a class have.
+Hours = TypedDict("Hours", {"from": TimeOfDay, "to": TimeOfDay})
+WeeklyHours = TypedDict(
+    "WeeklyHours", {"days": Annotated[list[Day], Field(min_length=1, max_length=7)], "from": TimeOfDay, "to": TimeOfDay}
+)
+
+
+def _window(window: _AnyHours) -> _AnyHours:
+    Window.between(str(window["from"]), str(window["to"]))
+    return window
+
+
+ExceptionDays = TypedDict(
+    "ExceptionDays",
+    {
+        "from": Date,
+        "to": NotRequired[Date],
+        "open": bool,
+        "hours": NotRequired[Annotated[list[Annotated[Hours, AfterValidator(_window)]], Field(max_length=10)]],
+    },
+)
+
+
+class HolidaysOf(TypedDict):
+    """Whose public holidays, and whether they are open."""
+
+    country: Country
+    region: NotRequired[Region | None]
+    open: NotRequired[bool]
+
+
+for _shape in (Hours, WeeklyHours, ExceptionDays, HolidaysOf):
+    _shape.__pydantic_config__ = _STRICT  # type: ignore[union-attr]  # as pydantic has it for a TypedDict
+
+
+def _days(days: ExceptionDays) -> ExceptionDays:
+    last = days.get("to", days["from"])
+    if last < days["from"]:
+        raise ValueError("must not end before it begins")
+    return {"from": days["from"], "to": last, "open": days["open"], "hours": days.get("hours", [])}
+
+
+def _known(holidays: HolidaysOf) -> HolidaysOf:
+    region = holidays.get("region")
+    if problem := holidays_problem(holidays["country"], region):
+        raise ValueError(problem)
+    return {"country": holidays["country"], "region": region, "open": holidays.get("open", False)}
+
+
+class HolidaysChanges(Resource):
+    """What changes of whose public holidays count; null empties."""
+
+    country: Country | None = None
+    region: Region | None = None
+    open: bool | None = None
+
+
+class ScheduleItem(Resource):
+    """When something is open: by the week, but for holidays, but for exceptions."""
+
+    id: Id
+    name: Line
+    owner: Username = Field(description="Username of the account that it belongs to; those below may use it")
+    time_zone: TimeZone | None = Field(None, description="Where it is not said, the owner's")
+    weekly: list[Annotated[WeeklyHours, AfterValidator(_window)]] = Field(
+        [],
+        max_length=100,
+        description="Windows on days of each week: `days`, `from` (in) and `to` (out); one over midnight belongs to "
+        "the day it starts on",
+    )
+    holidays: Annotated[HolidaysOf, AfterValidator(_known)] | None = Field(
+        None, description="Whose public holidays are closed, or `open`: `country`, `region`"
+    )
+    exceptions: list[Annotated[ExceptionDays, AfterValidator(_days)]] = Field(
+        [],
+        max_length=500,
+        description="Days `from` and `to`, both in, that are `open` or closed, in their `hours` or all day; the first "
+        "that fits decides, over holidays and the week",
+    )
+
+
+class CallerListItem(Resource):
+    """Callers that belong together."""
+
+    id: Id
+    name: Line
+    owner: Username = Field(description="Username of the account that it belongs to; those below may use it")
+    entries: list[Entry] = Field(
+        [],
+        max_length=MAX_ENTRIES,
+        description="Numbers, prefixes such as +3706*, and `anonymous`; a leading + does not matter",
+    )
+
+    @field_validator("entries")
+    @classmethod
+    def _once(cls, entries: list[str]) -> list[str]:
+        return list({entry.removeprefix("+"): entry for entry in entries}.values())
+
+
+Item = AccountItem | DeviceItem | DidItem | SwitchItem | ScheduleItem | CallerListItem
 
 MODELS: Final[dict[Section, type[Item]]] = {
     Section.ACCOUNTS: AccountItem,
     Section.DEVICES: DeviceItem,
     Section.DIDS: DidItem,
     Section.SWITCHES: SwitchItem,
+    Section.SCHEDULES: ScheduleItem,
+    Section.CALLER_LISTS: CallerListItem,
 }
 """The model of each section."""

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from datetime import date
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Final
 
@@ -16,6 +17,8 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core.core_schema import CoreSchema, no_info_after_validator_function
 
+from callflow_service.almanac.numbers import is_country
+from callflow_service.domain import caller_lists, number_patterns, schedules, targets
 from callflow_service.domain.access import USERNAME
 from callflow_service.domain.callflow import EXTERNAL_NUMBER, MAX_ID
 
@@ -31,6 +34,7 @@ _MAPPED_BITS: Final = 96
 _FORBIDDEN: Final = r"\u0000-\u001f\u007f-\u009f\u2028\u2029\ud800-\udfff\ufffe\uffff"
 _INNER: Final = f"[^{_FORBIDDEN}]"
 _OUTER: Final = rf"[^\s{_FORBIDDEN}]"
+DATE: Final = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
 NETWORK: Final = r"[0-9A-Fa-f.:]{2,45}(/[0-9]{1,3})?"
 TECHNOLOGY: Final = r"[A-Za-z][A-Za-z0-9]{0,15}"
 # Nothing that a dialplan could expand or that could end a header: no blanks, quotes, $ or backslashes.
@@ -89,6 +93,29 @@ Network = Annotated[
     PlainValidator(_read_network),
     WithJsonSchema({"type": "string", "pattern": f"^{NETWORK}$"}),
 ]
+
+
+def _country(code: str) -> str:
+    if not is_country(code):
+        raise ValueError("must be a country's ISO code such as LT")
+    return code
+
+
+def _time_zone(name: str) -> str:
+    schedules.time_zone(name)
+    return name
+
+
+def _date(text: str) -> str:
+    try:
+        if re.fullmatch(DATE, text, re.ASCII):
+            date.fromisoformat(text)
+            return text
+    except ValueError:
+        pass
+    raise ValueError("must be a date such as 2026-12-24")
+
+
 Id = Annotated[int, _whole_number(0, MAX_ID), WithJsonSchema({"type": "integer", "minimum": 0, "maximum": MAX_ID})]
 RingSeconds = Annotated[
     int,
@@ -129,3 +156,21 @@ Number = Annotated[
     _Text(EXTERNAL_NUMBER, "must be 1 to 32 of 0-9 * # with a digit among them, with or without a + before them"),
 ]
 Domain = Annotated[str, _Text(r"[A-Za-z0-9.:\[\]_-]{1,255}", "must be a host, or a host and a port as host:port")]
+Country = Annotated[str, AfterValidator(_country), WithJsonSchema({"type": "string", "pattern": "^[A-Z]{2}$"})]
+Region = Annotated[str, _Text("[A-Za-z0-9 -]{1,64}", "must be 1 to 64 letters, digits, blanks or dashes")]
+TimeZone = Annotated[
+    str, AfterValidator(_time_zone), WithJsonSchema({"type": "string", "examples": ["Europe/Vilnius"]})
+]
+Date = Annotated[str, AfterValidator(_date), WithJsonSchema({"type": "string", "format": "date"})]
+TimeOfDay = Annotated[str, _Text(f"({schedules.TIME_OF_DAY}|24:00)", "must be a time of day such as 08:30")]
+Entry = Annotated[
+    str,
+    AfterValidator(caller_lists.read_entry),
+    WithJsonSchema({"type": "string", "examples": ["+37061234567", "+3706*", caller_lists.ANONYMOUS]}),
+]
+Prefix = Annotated[str, _Text(targets.PREFIX, "must be a + and up to 15 digits, or 1 to 15 of 0-9 * #")]
+NumberPattern = Annotated[
+    str,
+    AfterValidator(number_patterns.read_pattern),
+    WithJsonSchema({"type": "string", "maxLength": number_patterns.MAX_LENGTH}),
+]

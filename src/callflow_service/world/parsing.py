@@ -1,16 +1,37 @@
 """Make resources of a world file's items, and say in which line one is wrong."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from callflow_service.resources.models import MODELS, Item, TemplateError, TrunkItem
+from callflow_service.resources.models import (
+    MODELS,
+    ExceptionDays,
+    HolidaysOf,
+    Hours,
+    Item,
+    TargetsItem,
+    TemplateError,
+    TrunkItem,
+    WeeklyHours,
+)
 from callflow_service.world.errors import WorldError
 from callflow_service.world.reading import RawItem, shown_key
 
-_TRUNK: Final = "trunk"
+_HOURS: Final = "hours"
+# The keys that are mappings or lists of them, and the keys that stand in these. Of the first the whole key is told of
+# that is wrong in a message, of the others the place within it too.
+_INNER: Final = {"trunk": tuple(TrunkItem.model_fields), "targets": tuple(TargetsItem.model_fields)}
+_NESTED: Final = {
+    "weekly": tuple(WeeklyHours.__annotations__),
+    "exceptions": tuple(ExceptionDays.__annotations__),
+    _HOURS: tuple(Hours.__annotations__),
+    "holidays": tuple(HolidaysOf.__annotations__),
+}
+_COUNTED: Final = {"allowed_addresses": "addresses and networks"}
 
 
 def parse_item(raw: RawItem, file: Path) -> Item:
@@ -33,32 +54,53 @@ def parse_item(raw: RawItem, file: Path) -> Item:
 _SENTENCES: Final = {
     "missing": "is missing",
     "bool_parsing": "must be true or false",
-    "model_type": f"must be a mapping with the keys {', '.join(TrunkItem.model_fields)}",
     "dict_type": "must be a mapping of template names to templates",
     "list_type": "must be a list",
+    "int_parsing": "must be a whole number",
+    "too_short": "must not be empty",
 }
 """What is said of an error that needs no more words, by pydantic's name for it."""
 
 
 def _problem(raw: RawItem, model: type[BaseModel], details: ErrorDetails) -> tuple[int, str]:
-    key = str(details["loc"][0])
-    if key == _TRUNK and len(details["loc"]) > 1:
-        key, model = f"{_TRUNK}.{details['loc'][1]}", TrunkItem
+    place = details["loc"]
+    outer = str(place[0])
+    keys, key = tuple(model.model_fields), outer
+    if outer in _INNER:
+        keys = _INNER[outer]
+        key = ".".join(map(str, place[:2]))
+    elif outer in _NESTED:
+        keys = _NESTED[_HOURS if _HOURS in place[:-1] else outer]
+        key = ".".join(map(str, place))
     cause = details.get("ctx", {}).get("error")
-    inner = ".".join(map(str, details["loc"]))
-    if isinstance(cause, TemplateError):
-        inner = f"{key}.{cause.key}"
-    line = raw.lines.get(inner, raw.lines.get(key, raw.lines.get(_TRUNK, raw.line)))
-    match details["type"]:
-        case "extra_forbidden":
-            sentence = f"is not known here; the keys are {', '.join(model.model_fields)}"
-        case "value_error":
-            sentence = str(cause)
-        case "enum":
-            sentence = "must be " + details["ctx"]["expected"].replace("'", "")
-        case "too_long":
-            sentence = f"must be at most {details['ctx']['max_length']} addresses and networks"
-        case other:
-            sentence = _SENTENCES.get(other, "must be a single value, not a list or a mapping")
-    is_shown = all(shown_key(part) for part in key.split("."))
-    return line, f"{raw.place}.{key}: {sentence}." if is_shown else f"{raw.place}: a key {sentence}."
+    wrong = f"{key}.{cause.key}" if isinstance(cause, TemplateError) else ".".join(map(str, place))
+    is_shown = all(part.isdigit() or shown_key(part) for part in key.split("."))
+    sentence = _sentence(details, outer, keys)
+    return _line(raw, wrong), f"{raw.place}.{key}: {sentence}." if is_shown else f"{raw.place}: a key {sentence}."
+
+
+def _line(raw: RawItem, place: str) -> int:
+    """The line of a place, else of what it is in."""
+    while place:
+        if place in raw.lines:
+            return raw.lines[place]
+        place = place.rpartition(".")[0]
+    return raw.line
+
+
+def _sentence(details: ErrorDetails, outer: str, keys: Iterable[str]) -> str:
+    context = details.get("ctx", {})
+    kind = details["type"]
+    listed = ", ".join(keys)
+    sentences = {
+        "extra_forbidden": f"is not known here; the keys are {listed}",
+        "value_error": str(context.get("error")),
+        "too_long": f"must be at most {context.get('max_length')} {_COUNTED.get(outer, 'entries')}",
+        "greater_than_equal": f"must be at least {context.get('ge')}",
+        "less_than_equal": f"must be at most {context.get('le')}",
+    }
+    if kind in {"enum", "literal_error"}:
+        return "must be " + str(context["expected"]).replace("'", "")
+    if kind in {"model_type", "dict_type"} and (outer in _INNER or outer in _NESTED):
+        return f"must be a mapping with the keys {listed}"
+    return sentences.get(kind) or _SENTENCES.get(kind, "must be a single value, not a list or a mapping")

@@ -24,8 +24,15 @@ from callflow_service.world.source import WorldText
 
 # libyaml reads a hundred times faster, but a system's own PyYAML may be built without it.
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_LISTS: Final = frozenset({"allowed_addresses", "trunk.headers"})
+_LISTS: Final = frozenset({"allowed_addresses", "trunk.headers", "targets.allow", "targets.deny", "entries"})
+# Lists of mappings, whose keys may be lists in turn.
+_NESTED: Final = frozenset({"weekly", "exceptions"})
+_DEEPEST: Final = 4
 _NULLS: Final = frozenset({"", "~", "null", "Null", "NULL"})
+
+
+Value = str | None | list["Value"] | dict[str, "Value"]
+"""What stands at a key: the text that is written, or a list or a mapping where one may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +50,7 @@ class RawItem:
     section: Section
     index: int
     line: int
-    fields: dict[str, str | list[str | None] | dict[str, str | list[str | None] | None] | None]
+    fields: dict[str, Value]
     lines: dict[str, int]
 
     @property
@@ -121,7 +128,9 @@ class _Reader:
         while not isinstance(event := self._next(), MappingEndEvent):
             key = self._key(event, item, "")
             value = self._next()
-            if isinstance(value, MappingStartEvent):
+            if key in _NESTED:
+                item.fields[key] = self._nested(value, item, key, _DEEPEST)
+            elif isinstance(value, MappingStartEvent):
                 item.fields[key] = self._mapping(item, key)
             elif isinstance(value, SequenceStartEvent) and key in _LISTS:
                 item.fields[key] = self._list(item, key)
@@ -129,8 +138,23 @@ class _Reader:
                 item.fields[key] = self._text(value, item, key)
         return item
 
-    def _mapping(self, item: RawItem, outer: str) -> dict[str, str | list[str | None] | None]:
-        mapping: dict[str, str | list[str | None] | None] = {}
+    def _nested(self, event: Event, item: RawItem, place: str, deep: int) -> Value:
+        if isinstance(event, SequenceStartEvent) and deep:
+            entries: list[Value] = []
+            while not isinstance(each := self._next(), SequenceEndEvent):
+                item.lines[f"{place}.{len(entries)}"] = _line(each)
+                entries.append(self._nested(each, item, f"{place}.{len(entries)}", deep - 1))
+            return entries
+        if isinstance(event, MappingStartEvent) and deep:
+            mapping: dict[str, Value] = {}
+            while not isinstance(each := self._next(), MappingEndEvent):
+                key = self._key(each, item, f"{place}.")
+                mapping[key] = self._nested(self._next(), item, f"{place}.{key}", deep - 1)
+            return mapping
+        return self._text(event, item, place)
+
+    def _mapping(self, item: RawItem, outer: str) -> dict[str, Value]:
+        mapping: dict[str, Value] = {}
         while not isinstance(event := self._next(), MappingEndEvent):
             key = self._key(event, item, f"{outer}.")
             value = self._next()
@@ -140,8 +164,8 @@ class _Reader:
                 mapping[key] = self._text(value, item, outer)
         return mapping
 
-    def _list(self, item: RawItem, key: str) -> list[str | None]:
-        entries: list[str | None] = []
+    def _list(self, item: RawItem, key: str) -> list[Value]:
+        entries: list[Value] = []
         while not isinstance(event := self._next(), SequenceEndEvent):
             item.lines[f"{key}.{len(entries)}"] = _line(event)
             entries.append(self._text(event, item, key))

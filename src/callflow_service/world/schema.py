@@ -4,17 +4,27 @@ import json
 import sys
 from typing import Any
 
-from callflow_service.resources.models import AccountItem, DeviceItem, DidItem, Resource, SwitchItem
+from callflow_service.resources.models import (
+    AccountItem,
+    CallerListItem,
+    DeviceItem,
+    DidItem,
+    Resource,
+    ScheduleItem,
+    SwitchItem,
+)
 from callflow_service.resources.types import NETWORK
 
 
 class WorldFile(Resource):
-    """A world file: who may call, what rings, which numbers reach it, which switches ask."""
+    """A world file: who may call, what rings, which numbers reach it, which switches ask, what conditions stand on."""
 
     accounts: list[AccountItem] | None = None
     devices: list[DeviceItem] | None = None
     dids: list[DidItem] | None = None
     switches: list[SwitchItem] | None = None
+    schedules: list[ScheduleItem] | None = None
+    caller_lists: list[CallerListItem] | None = None
 
 
 def world_schema() -> dict[str, Any]:

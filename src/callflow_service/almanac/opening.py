@@ -1,0 +1,69 @@
+"""Whether a stored schedule is open at a time, on its own clocks and with its own holidays."""
+
+import json
+from collections.abc import Mapping
+from datetime import date, datetime
+from functools import lru_cache, partial
+from typing import Any, Final
+
+from callflow_service.almanac.public_holidays import is_holiday
+from callflow_service.domain import schedules
+from callflow_service.domain.schedules import Holidays, Schedule, ScheduleException, Weekly, Window
+
+_DAYS: Final = {day: number for number, day in enumerate(("mon", "tue", "wed", "thu", "fri", "sat", "sun"))}
+_REMEMBERED: Final = 1_000
+
+Document = Mapping[str, Any]
+
+
+def is_open(stored: Document, at: datetime, *, time_zone: str) -> bool:
+    """Whether a schedule is open at a moment.
+
+    Args:
+        stored: The schedule's `time_zone`, `weekly`, `holidays` and `exceptions` as the table has them.
+        at: The moment, with its zone.
+        time_zone: The zone of schedules that have none of their own.
+    """
+    schedule = read_schedule(stored, time_zone=time_zone)
+    return schedules.is_open(schedule, at, partial(_is_holiday, schedule))
+
+
+def next_changes(stored: Document, at: datetime, limit: int, *, time_zone: str) -> list[tuple[datetime, bool]]:
+    """The next moments after `at` at which a schedule opens (True) or closes (False), at most `limit` of them."""
+    schedule = read_schedule(stored, time_zone=time_zone)
+    return schedules.next_changes(schedule, at, partial(_is_holiday, schedule), limit)
+
+
+def read_schedule(stored: Document, *, time_zone: str) -> Schedule:
+    """A schedule of the columns that the table has."""
+    columns = (stored["weekly"], stored["holidays"], stored["exceptions"])
+    return _read(stored["time_zone"] or time_zone, *(json.dumps(column) for column in columns))
+
+
+# Every lookup brings the text anew, and reading it takes longer than asking it.
+@lru_cache(_REMEMBERED)
+def _read(time_zone: str, weekly: str, holidays: str, exceptions: str) -> Schedule:
+    days = json.loads(holidays)
+    return Schedule(
+        schedules.time_zone(time_zone),
+        tuple(
+            Weekly(frozenset(_DAYS[day] for day in each["days"]), Window.between(each["from"], each["to"]))
+            for each in json.loads(weekly)
+        ),
+        Holidays(days["country"], days["region"], days["open"]) if days else None,
+        tuple(_read_exception(each) for each in json.loads(exceptions)),
+    )
+
+
+def _read_exception(stored: Document) -> ScheduleException:
+    return ScheduleException(
+        date.fromisoformat(stored["from"]),
+        date.fromisoformat(stored["to"]),
+        stored["open"],
+        tuple(Window.between(hours["from"], hours["to"]) for hours in stored.get("hours") or ()),
+    )
+
+
+def _is_holiday(schedule: Schedule, day: date) -> bool:
+    found = schedule.holidays
+    return found is not None and is_holiday(found.country, found.region, day)
