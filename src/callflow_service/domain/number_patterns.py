@@ -12,7 +12,7 @@ from typing import Final
 MAX_LENGTH: Final = 255
 """The longest pattern."""
 
-_ATOM: Final = r"(?:[0-9]|\\[+*#d]|\.|\[\^?(?:[0-9](?:-[0-9])?|[+*#])+\])"
+_ATOM: Final = r"(?:[0-9#]|\\[+*#d]|\.|\[\^?(?:[0-9](?:-[0-9])?|[+*#])+\])"
 _REPEATED: Final = r"(?:[?*+]|\{[0-9]{1,2}(?:,[0-9]{0,2})?\})"
 _CHOICE: Final = rf"(?:{_ATOM}{_REPEATED}?)+"
 NUMBER_PATTERN: Final = rf"\^?{_CHOICE}(?:\|{_CHOICE})*\$?"
@@ -22,7 +22,7 @@ _PATTERN: Final = re.compile(NUMBER_PATTERN)
 _MOST_REPEATED: Final = 3
 _IS_REPEATED: Final = re.compile(r"(?<!\\)[?*+](?![^\[]*\])|,")
 _SENTENCE: Final = (
-    r"must be such as \+370[56]\d{7}|1\d{2}: digits, \+ \* \# \d . and [...], each with ? * + or {n,m}, and | between "
+    r"must be such as \+370[56]\d{7}|1\d{2}: digits, # \+ \* \d . and [...], each with ? * + or {n,m}, and | between "
     "choices; no groups, and at most three of ? * + {n,m} in a choice"
 )
 

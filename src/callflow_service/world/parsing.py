@@ -19,7 +19,7 @@ from callflow_service.resources.models import (
     WeeklyHours,
 )
 from callflow_service.world.errors import WorldError
-from callflow_service.world.reading import RawItem, shown_key
+from callflow_service.world.reading import RawItem, is_shown_place
 
 _HOURS: Final = "hours"
 # The keys that are mappings or lists of them, and the keys that stand in these. Of the first the whole key is told of
@@ -74,9 +74,9 @@ def _problem(raw: RawItem, model: type[BaseModel], details: ErrorDetails) -> tup
         key = ".".join(map(str, place))
     cause = details.get("ctx", {}).get("error")
     wrong = f"{key}.{cause.key}" if isinstance(cause, TemplateError) else ".".join(map(str, place))
-    is_shown = all(part.isdigit() or shown_key(part) for part in key.split("."))
     sentence = _sentence(details, outer, keys)
-    return _line(raw, wrong), f"{raw.place}.{key}: {sentence}." if is_shown else f"{raw.place}: a key {sentence}."
+    told = f"{raw.place}.{key}: {sentence}." if is_shown_place(key) else f"{raw.place}: a key {sentence}."
+    return _line(raw, wrong), told
 
 
 def _line(raw: RawItem, place: str) -> int:

@@ -78,6 +78,11 @@ def shown_key(key: str) -> str | None:
     return key if key.isascii() and key.replace("_", "").isalpha() and len(key) <= _LONGEST_SHOWN else None
 
 
+def is_shown_place(place: str) -> bool:
+    """Whether a message may show a place such as `weekly.0.from`."""
+    return all(part.isdigit() or shown_key(part) for part in place.split("."))
+
+
 class _Reader:
     """Goes through the parser's events, which have lines, instead of its objects, which have none."""
 
@@ -184,7 +189,7 @@ class _Reader:
     def _text(self, event: Event, item: RawItem, key: str) -> str | None:
         if isinstance(event, ScalarEvent):
             return _value(event)
-        shown = f".{key}" if shown_key(key) else ""
+        shown = f".{key}" if is_shown_place(key) else ""
         raise self._error(_line(event), f"{item.place}{shown}: must be a single value, not a list or a mapping.")
 
     def _next(self) -> Event:
