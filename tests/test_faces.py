@@ -213,7 +213,7 @@ async def test_what_cannot_be_closed_keeps_nothing_else_open(caplog: pytest.LogC
         return note
 
     with pytest.raises(RuntimeError):
-        async with lifetime(fail(), [close("first"), fail, close("last")]):
+        async with lifetime([fail()], [close("first"), fail, close("last")]):
             await has_failed.wait()
     assert closed == ["first", "last"]
     # What ran beside the requests was told, too.

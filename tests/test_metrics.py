@@ -247,4 +247,6 @@ def test_what_alerts_look_at_is_there_before_it_happens() -> None:
         "callflow_loops_cut_total": 1,
         "callflow_guesses_refused_total": 2,
         "callflow_refused_overload_total": 1,
+        # delivered, failed, given up.
+        "callflow_webhook_messages_total": 3,
     }

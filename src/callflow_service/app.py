@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from ipaddress import ip_network
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp
@@ -47,6 +48,8 @@ def json_house(settings: Settings, parts: Components) -> House:
         time_zone=settings.time_zone,
         feed=parts.feed,
         max_streams=settings.max_streams,
+        webhook_networks=tuple(ip_network(network) for network in settings.webhook_networks),
+        expect_messages=parts.dispatcher.expect,
     )
 
 

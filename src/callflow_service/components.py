@@ -6,11 +6,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
+from callflow_service.api.webhooks import message_of
 from callflow_service.credentials.api_keys import Keyring
 from callflow_service.credentials.guesses import Guesses
 from callflow_service.credentials.passwords import Passwords
+from callflow_service.delivery.dispatcher import Dispatcher
+from callflow_service.delivery.sending import Sending
 from callflow_service.settings import Settings
 from callflow_service.storage.database import Database
 from callflow_service.storage.replica import ReplicaFirst
@@ -46,6 +50,7 @@ class Components:
     keys: Keyring
     call_flows: CallFlows
     calls: Calls
+    dispatcher: Dispatcher
     tracing: "Tracing | None"
 
     @property
@@ -55,7 +60,7 @@ class Components:
 
     @asynccontextmanager
     async def running(self, metrics: Metrics | None) -> AsyncIterator[None]:
-        """Look at the connections meanwhile, and close everything in the end."""
+        """Look at the connections and deliver to webhooks meanwhile, and close everything in the end."""
         closing: list[Callable[[], Awaitable[None]]] = [
             self.teller.close,
             self.guesses.close,
@@ -67,7 +72,9 @@ class Components:
         ]
         if self.tracing:
             closing.append(partial(asyncio.to_thread, self.tracing.stop))
-        beside = watch(metrics, self.database, self.reading) if metrics else None
+        beside = [self.dispatcher.run(metrics.observe_messages if metrics else _observe_nothing)]
+        if metrics:
+            beside.append(watch(metrics, self.database, self.reading))
         async with lifetime(beside, closing):
             yield
 
@@ -84,6 +91,7 @@ def build_components(settings: Settings) -> Components:
     teller = Teller(database)
     timeout_ms = settings.database_timeout_ms
     transactions = Transactions(settings.database_url, size=_TRANSACTIONS, timeout_ms=timeout_ms, tell=teller)
+    feed = Feed(transactions, Listener(settings.database_url, timeout_ms=timeout_ms))
     guesses = Guesses(settings.guess_limit, settings.address_guess_limit, settings.redis_url)
     keys = Keyring(settings.encryption_keys, settings.data_dir)
     return Components(
@@ -92,7 +100,7 @@ def build_components(settings: Settings) -> Components:
         transactions=transactions,
         bulk=Transactions(settings.database_url, size=1, timeout_ms=timeout_ms, seconds=_BULK_SECONDS, tell=teller),
         teller=teller,
-        feed=Feed(transactions, Listener(settings.database_url, timeout_ms=timeout_ms)),
+        feed=feed,
         guesses=guesses,
         keys=keys,
         call_flows=CallFlows(
@@ -113,7 +121,20 @@ def build_components(settings: Settings) -> Components:
             settings.max_diversions,
             settings.ring_seconds,
         ),
+        dispatcher=_dispatcher(settings, keys, feed),
         tracing=_start_tracing() if settings.tracing_enabled else None,
+    )
+
+
+def _dispatcher(settings: Settings, keys: Keyring, feed: Feed) -> Dispatcher:
+    networks = [ip_network(network) for network in settings.webhook_networks]
+    return Dispatcher(
+        settings.database_url,
+        feed,
+        Transactions(settings.database_url, size=_TRANSACTIONS, timeout_ms=settings.database_timeout_ms),
+        keys,
+        Sending(networks, seconds=settings.webhook_timeout_ms / 1000),
+        message_of,
     )
 
 
@@ -141,15 +162,19 @@ def _start_tracing() -> "Tracing":
 
 @asynccontextmanager
 async def lifetime(
-    beside: Coroutine[None, None, None] | None, closing: Iterable[Callable[[], Awaitable[None]]]
+    beside: Iterable[Coroutine[None, None, None]], closing: Iterable[Callable[[], Awaitable[None]]]
 ) -> AsyncIterator[None]:
-    """Run `beside` meanwhile and close everything in the end, also where something fails to close."""
+    """Run what is `beside` meanwhile and close everything in the end, also where something fails to close."""
     async with AsyncExitStack() as ends:
         for close in reversed(list(closing)):
             ends.push_async_callback(close)
-        if beside:
-            ends.push_async_callback(_cancel, asyncio.create_task(_logged(beside)))
+        for running in beside:
+            ends.push_async_callback(_cancel, asyncio.create_task(_logged(running)))
         yield
+
+
+def _observe_nothing(_outcome: str, _number: int) -> None:
+    pass
 
 
 async def _logged(running: Coroutine[None, None, None]) -> None:

@@ -96,6 +96,12 @@ class Settings(BaseSettings):
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Addresses or networks, comma-separated, whose `X-Forwarded-For` is believed"
     )
+    webhook_networks: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Networks, comma-separated, where webhooks may be besides public addresses"
+    )
+    webhook_timeout_ms: int = Field(
+        5000, ge=50, le=30_000, description="How long the receiver of a webhook may take to answer; milliseconds"
+    )
     technologies: Annotated[tuple[str, ...], NoDecode] = Field(
         ("SIP", "IAX2"), description="Which technology wins where devices share a name, comma-separated, first wins"
     )
@@ -120,7 +126,7 @@ class Settings(BaseSettings):
         "info", description="Least severe level that is logged"
     )
 
-    @field_validator("trusted_proxies", "technologies", mode="before")
+    @field_validator("trusted_proxies", "webhook_networks", "technologies", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -130,7 +136,7 @@ class Settings(BaseSettings):
     def _in_capitals(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(technology.upper() for technology in value)
 
-    @field_validator("trusted_proxies")
+    @field_validator("trusted_proxies", "webhook_networks")
     @classmethod
     def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         try:

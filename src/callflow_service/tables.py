@@ -359,3 +359,98 @@ class RememberedFlowRow(SQLModel, table=True):
     state: str = Field(sa_type=Text, primary_key=True)
     history_id: int = Field(sa_type=BigInteger)
     before: dict[str, Any] | None = Field(sa_column=Column(JSONB(none_as_null=True)))
+
+
+class WebhookRow(SQLModel, table=True):
+    """An address that is told of changes which its account may see. Its secret is encrypted as API keys are."""
+
+    __tablename__: ClassVar[str] = "webhook"
+    __table_args__ = (
+        ForeignKeyConstraint(["account_id"], ["account.id"], ondelete="CASCADE"),
+        Index(None, "account_id", "id"),
+    )
+
+    id: int | None = Field(default=None, sa_column=Column(BigInteger, Identity(always=True), primary_key=True))
+    account_id: int = Field(sa_type=BigInteger)
+    url: str = Field(sa_type=Text)
+    secret: str = Field(sa_type=Text)
+    events: list[str] | None = Field(sa_column=Column(ARRAY(Text)))
+    enabled: bool
+    description: str = Field(sa_type=Text)
+    disabled_because: str | None = Field(default=None, sa_type=Text)
+    created_at: datetime = Field(
+        default=None, sa_column=Column(DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp())
+    )
+
+
+class WebhookProgressRow(SQLModel, table=True):
+    """How far a webhook has come in the feed, and which worker delivers to it.
+
+    It is apart from the webhook, so that what changes all the time locks nobody out of the webhook and leaves no
+    history.
+    """
+
+    __tablename__: ClassVar[str] = "webhook_progress"
+    __table_args__ = (ForeignKeyConstraint(["webhook_id"], ["webhook.id"], ondelete="CASCADE"),)
+
+    webhook_id: int = Field(sa_type=BigInteger, primary_key=True, sa_column_kwargs={"autoincrement": False})
+    position: int = Field(sa_type=BigInteger)
+    failures: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    rests_until: datetime | None = Field(default=None, sa_column=Column(DateTime(timezone=True)))
+    holder: str | None = Field(default=None, sa_type=Text)
+    held_until: datetime | None = Field(default=None, sa_column=Column(DateTime(timezone=True)))
+
+
+class WebhookDeliveryRow(SQLModel, table=True):
+    """One message for one webhook: waiting, delivered or given up.
+
+    Of the waiting ones about one `subject`, the first alone is due; the next becomes due when that one is finished. It
+    has no reference to the webhook: to delete a webhook must not take as long as to delete all that it was told.
+    """
+
+    __tablename__: ClassVar[str] = "webhook_delivery"
+    __table_args__ = (
+        UniqueConstraint("webhook_id", "history_id"),
+        CheckConstraint("(finished_at IS NULL) = (outcome IS NULL)", name="outcome_when_finished"),
+        CheckConstraint("outcome IN ('delivered', 'given_up')", name="outcome"),
+        CheckConstraint("due_at IS NULL OR finished_at IS NULL", name="due_or_finished"),
+        Index(None, "webhook_id", "id"),
+        Index("ix_webhook_delivery_due", "webhook_id", "due_at", postgresql_where=text("due_at IS NOT NULL")),
+        Index(
+            "ix_webhook_delivery_waiting", "webhook_id", "subject", "id", postgresql_where=text("finished_at IS NULL")
+        ),
+        Index("ix_webhook_delivery_finished", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
+    )
+
+    id: int | None = Field(default=None, sa_column=Column(BigInteger, Identity(always=True), primary_key=True))
+    webhook_id: int = Field(sa_type=BigInteger)
+    event: str = Field(sa_type=Text)
+    subject: str | None = Field(sa_type=Text)
+    history_id: int | None = Field(sa_type=BigInteger)
+    body: str = Field(sa_type=Text)
+    created_at: datetime = Field(
+        default=None, sa_column=Column(DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp())
+    )
+    expires_at: datetime = Field(sa_column=Column(DateTime(timezone=True), nullable=False))
+    attempts: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    due_at: datetime | None = Field(default=None, sa_column=Column(DateTime(timezone=True)))
+    finished_at: datetime | None = Field(default=None, sa_column=Column(DateTime(timezone=True)))
+    outcome: str | None = Field(default=None, sa_type=Text)
+    problem: str | None = Field(default=None, sa_type=Text)
+
+
+class WebhookAttemptRow(SQLModel, table=True):
+    """One try to deliver a message, and what came of it."""
+
+    __tablename__: ClassVar[str] = "webhook_attempt"
+    __table_args__ = (
+        ForeignKeyConstraint(["delivery_id"], ["webhook_delivery.id"], ondelete="CASCADE"),
+        Index(None, "delivery_id", "id"),
+    )
+
+    id: int | None = Field(default=None, sa_column=Column(BigInteger, Identity(always=True), primary_key=True))
+    delivery_id: int = Field(sa_type=BigInteger)
+    at: datetime = Field(sa_column=Column(DateTime(timezone=True), nullable=False))
+    milliseconds: int
+    status: int | None
+    problem: str | None = Field(sa_type=Text)

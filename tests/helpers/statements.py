@@ -6,6 +6,7 @@ from typing import Any
 
 import asyncpg
 
+from callflow_service.repositories.webhooks import EXIST
 from callflow_service.storage.database import PING
 from callflow_service.storage.waking import NOTIFY
 
@@ -24,7 +25,7 @@ async def statements(before_each: Callable[[list[str]], Awaitable[None]] = _noth
     def watched(way: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         async def send(connection: asyncpg.Connection, statement: str, *arguments: Any, **options: Any) -> Any:
             nonlocal is_before_one
-            if not is_before_one and statement not in {PING, NOTIFY}:
+            if not is_before_one and statement not in {PING, NOTIFY, EXIST}:
                 sent.append(statement)
                 is_before_one = True
                 await before_each(sent)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Annotated, Any, Final
 from urllib.parse import quote
 
@@ -58,6 +58,8 @@ class House:
     time_zone: str
     feed: Feed
     max_streams: int
+    webhook_networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    expect_messages: Callable[[], None] = lambda: None
     operator: Account | None = None
     comment_seconds: float = 15.0
 

@@ -32,6 +32,7 @@ EXAMPLES: Final[dict[str, Document]] = {
     "add_did": {"number": "+37052000005", "device": 100},
     "change_did": {"device": 5},
     "add_switch": {"username": "pbx2", "password": "a-long-and-random-text", "domain": "pbx2.example.com"},
+    "change_switch": {"dial": {"SIP": "PJSIP/{name}"}},
     "change_many": {
         "where": {"owner": "user1"},
         "set": {"busy": {"otherwise": {"action": "voicemail"}}},
@@ -54,7 +55,8 @@ EXAMPLES: Final[dict[str, Document]] = {
     "change_schedule": {"weekly": [{"days": ["sat", "sun"], "from": "22:00", "to": "06:00"}]},
     "add_caller_list": {"name": "Family", "owner": "user1", "entries": ["+37061234567", "+3706*", "anonymous"]},
     "change_caller_list": {"entries": ["+37061234567"]},
-    "change_switch": {"dial": {"SIP": "PJSIP/{name}"}},
+    "add_webhook": {"url": "https://crm.example.com/callflow", "events": ["callflow.changed"]},
+    "change_webhook": {"events": None, "description": "The CRM"},
 }
 """A request body for each call that takes one, as it can be sent to the demo."""
 

@@ -19,6 +19,7 @@ from callflow_service.api import (
     resources,
     tokens,
     trial_calls,
+    webhooks,
 )
 from callflow_service.api.dependencies import MAX_BODY, ApiRoute, House
 from callflow_service.api.document import PROBLEMS, describe
@@ -56,6 +57,7 @@ def api_face(house: House) -> Face:
         name="json",
         prefixes=("/v1", "/problems"),
         router=router,
+        webhooks=webhooks.messages,
         calls=tuple(f"api.{route.name}" for route in routes if isinstance(route, ApiRoute)),
         words={status: KINDS[slug].advice for status, slug in _SLUGS.items()},
         write=_problem,
@@ -80,6 +82,7 @@ def routers() -> Iterator[APIRouter]:
     yield bulk.router
     yield from profiles.routers()
     yield from conditions.routers()
+    yield webhooks.router
 
 
 def _at_hand(house: House) -> Callable[[Request], Awaitable[None]]:

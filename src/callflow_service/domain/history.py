@@ -11,6 +11,8 @@ class Face(StrEnum):
     MOR = "mor"
     JSON = "json"
     CLI = "cli"
+    WEBHOOK = "webhook"
+    """What a webhook's receiver answered, which may disable the webhook."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from asyncpg import Connection
 from pydantic import SecretStr
 
 from callflow_service.credentials.api_keys import SETTING, Keyring, Undecipherable
-from callflow_service.repositories import answers, api_keys
+from callflow_service.repositories import answers, api_keys, webhooks
 from callflow_service.storage.connecting import connected
 
 _NAMED: Final = 5
@@ -53,6 +53,8 @@ async def rotate_keys(url: SecretStr, keys: Keyring, *, progress: Callable[[int,
         while more := (await _encrypt(connection, keys)).encrypted:
             rotation = Rotation(rotation.encrypted + more, rotation.already)
         while await _encrypt_answers(connection, keys):
+            pass
+        while await _encrypt_webhook_secrets(connection, keys):
             pass
         keys.drop_old_keys()
     return rotation
@@ -103,6 +105,17 @@ async def _encrypt_answers(connection: Connection, keys: Keyring) -> int:
                 continue
             await answers.replace(connection, account, key, old=stored, new=keys.encrypt(answer))
             encrypted += 1
+    return encrypted
+
+
+async def _encrypt_webhook_secrets(connection: Connection, keys: Keyring) -> int:
+    """Encrypt the secrets of webhooks with the first key; how many were not so yet. What does not open stays so."""
+    encrypted = 0
+    for webhook, stored in await webhooks.secrets(connection):
+        if keys.is_current(stored) or not keys.opens(stored):
+            continue
+        await webhooks.replace_secret(connection, webhook, old=stored, new=keys.encrypt(keys.decrypt(stored)))
+        encrypted += 1
     return encrypted
 
 

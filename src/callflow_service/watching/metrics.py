@@ -37,6 +37,7 @@ _DECISIONS: Final = frozenset(RouteAction)
 _OVERLOADED: Final = "overloaded"
 _TROUBLES: Final = ("database unavailable", "defect", "out of time", _OVERLOADED)
 _KINDS: Final = ("account", "switch_user")
+_MESSAGES: Final = ("delivered", "failed", "given_up")
 _WATCH_SECONDS: Final = 5.0
 
 _log = logging.getLogger(__name__)
@@ -97,6 +98,12 @@ class Metrics:
         )
         self._pool = self._gauge("callflow_pool_connections", "Database connections of all workers.", "sum", "state")
         self._pool_size = self._gauge("callflow_pool_size", "Most database connections of all workers.", "sum")
+        self._messages = self._counter(
+            "callflow_webhook_messages", "Tries to send messages to webhooks, and messages given up.", "outcome"
+        )
+        self._waiting = self._gauge(
+            "callflow_webhook_messages_waiting", "Messages that wait for webhooks, as it was last looked at.", "max"
+        )
         self._gauge("callflow_build_info", "The release that runs.", "max", "version").labels(__version__).set(1)
         if has_replica:
             self._lag = self._gauge(
@@ -111,6 +118,8 @@ class Metrics:
         """Have at 0 what alerts look at: Prometheus does not see the first event of a counter that was not there."""
         for kind in _KINDS:
             self._guesses.labels(kind)
+        for outcome in _MESSAGES:
+            self._messages.labels(outcome)
         self._counters(None, None, "defect")
         for call in calls:
             switch = call.removeprefix(_SWITCH)
@@ -147,6 +156,13 @@ class Metrics:
         """Tell how far the replica is behind, None where it cannot be asked."""
         self._replica_up.set(lag_seconds is not None)
         self._lag.set(math.inf if lag_seconds is None else lag_seconds)
+
+    def observe_messages(self, outcome: str, number: int) -> None:
+        """Count messages to webhooks by what came of them, or tell how many are `waiting`."""
+        if outcome == "waiting":
+            self._waiting.set(number)
+        else:
+            self._messages.labels(outcome).inc(number)
 
     def exposition(self) -> bytes:
         """Everything that all workers counted, in Prometheus' text format; where there are several, it reads files."""

@@ -39,6 +39,7 @@ class Face:
         name: The face, as metrics call it.
         prefixes: The paths that are the face's, with everything below them.
         router: Its routes.
+        webhooks: What it sends to others by itself, for the document.
         calls: Its calls, as log lines and metrics name them. A route whose name is one of them is counted by it.
         fast: Those of its routes that go past FastAPI: they have no security, dependencies or parameters in the path.
         words: Its texts for failed statuses; those of `WORDS` for the rest.
@@ -56,6 +57,7 @@ class Face:
     name: str
     prefixes: tuple[str, ...]
     router: APIRouter = field(default_factory=APIRouter)
+    webhooks: APIRouter = field(default_factory=APIRouter)
     calls: tuple[str, ...] = ()
     fast: tuple[APIRoute, ...] = ()
     words: Mapping[int, str] = field(default_factory=dict)

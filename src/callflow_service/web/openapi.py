@@ -54,6 +54,7 @@ def application(
     app.add_middleware(BodyLimit)
     for face in faces.all:
         app.include_router(face.router)
+        app.webhooks.include_router(face.webhooks)
     for failure in FAILURES:
         app.add_exception_handler(failure, answer_failure)
     for kind in {kind for face in faces.all for kind in face.handlers}:
