@@ -142,6 +142,27 @@ def load(
 
 
 @app.command()
+def export(
+    file: Annotated[
+        Path | None, typer.Argument(help="World file to write; standard output where none is named.", dir_okay=False)
+    ] = None,
+) -> None:
+    """Print everything as a world file that `load` takes back; passwords as hashes, API keys encrypted."""
+    from callflow_service.world import exporting  # noqa: PLC0415 - much, which serving need not wait for
+
+    settings = settings_with_database()
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=_err, transient=True, disable=not _err.is_terminal) as progress:
+        task = progress.add_task("export", total=None)
+        pieces = exporting.export_world(
+            settings.database_url,
+            keys=_keys(settings),
+            progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+        asyncio.run(exporting.write(pieces, file))
+
+
+@app.command()
 def sign(
     call: Annotated[str, typer.Argument(help=f"{' or '.join(_CALLS)}.")],
     values: Annotated[list[str], typer.Argument(help="Parameters as NAME=VALUE, in the order they will be sent.")],

@@ -432,7 +432,7 @@ async def test_one_wrong_item_keeps_out_all_the_others(loaded_template: SecretSt
     lines = text.count("\n")
     assert await mistake(loaded_template, write(tmp_path, text)) == (
         f"world.yaml:{lines}: switches[0].domains: is not known here; the keys are username, password, domain, "
-        "trust_headers, dial, rejected, redirected, early_media, trunk."
+        "trust_headers, dial, rejected, redirected, early_media, trunk, password_hash."
     )
 
 

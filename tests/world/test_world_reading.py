@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from callflow_service.domain.dialing import Identity, Rejected
-from callflow_service.resources.models import AccountItem, DeviceItem, DidItem, Item, SwitchItem, TrunkItem
+from callflow_service.resources.kept import KeptAccount, KeptSwitch
+from callflow_service.resources.models import DeviceItem, DidItem, Item, TrunkItem
 from callflow_service.world.errors import WorldError
 from callflow_service.world.loading import DEMO_FILE
 from callflow_service.world.parsing import parse_item
@@ -35,7 +36,7 @@ def mistake(folder: Path, content: str | bytes, name: str = "world.yaml") -> str
 
 
 def as_json(items: list[Item]) -> dict[str, list[dict[str, object]]]:
-    names = {AccountItem: "accounts", DeviceItem: "devices", DidItem: "dids", SwitchItem: "switches"}
+    names = {KeptAccount: "accounts", DeviceItem: "devices", DidItem: "dids", KeptSwitch: "switches"}
     world: dict[str, list[dict[str, object]]] = {name: [] for name in names.values()}
     for item in items:
         world[names[type(item)]].append(item.model_dump(mode="json"))
@@ -62,13 +63,13 @@ def test_json_says_what_yaml_says(tmp_path: Path, indent: int | str | None) -> N
 def test_an_escaped_character_in_json_is_the_character(tmp_path: Path, written: str) -> None:
     file = tmp_path / "world.json"
     file.write_text(f'{{"accounts": [{{"id": 1, "username": "a", "role": "admin", "name": {written}}}]}}')
-    assert [item.name for item in read(file) if isinstance(item, AccountItem)] == ["José 😀"]
+    assert [item.name for item in read(file) if isinstance(item, KeptAccount)] == ["José 😀"]
 
 
 def test_an_escaped_backslash_in_json_starts_no_escape(tmp_path: Path) -> None:
     file = tmp_path / "world.json"
     file.write_text(r'{"accounts": [{"id": 1, "username": "a", "role": "admin", "name": "\\uD83D\\uDE00 \/"}]}')
-    assert [item.name for item in read(file) if isinstance(item, AccountItem)] == [r"\uD83D\uDE00 /"]
+    assert [item.name for item in read(file) if isinstance(item, KeptAccount)] == [r"\uD83D\uDE00 /"]
 
 
 @untimed
@@ -80,7 +81,7 @@ def test_any_name_comes_out_of_json_as_it_went_in(tmp_path_factory: pytest.TempP
     accounts = [{"id": 1, "username": "a", "role": "admin", "name": name} for name in names]
     for ascii_only in (True, False):
         file.write_text(json.dumps({"accounts": accounts}, ensure_ascii=ascii_only))
-        assert [item.name for item in read(file) if isinstance(item, AccountItem)] == names
+        assert [item.name for item in read(file) if isinstance(item, KeptAccount)] == names
 
 
 def test_escapes_are_read_right_wherever_the_file_is_cut_into_pieces(tmp_path: Path) -> None:
@@ -88,7 +89,7 @@ def test_escapes_are_read_right_wherever_the_file_is_cut_into_pieces(tmp_path: P
     account = {"id": 1, "username": "a", "role": "admin", "name": "😀" * 255}
     for shift in range(12):
         file.write_text(" " * shift + json.dumps({"accounts": [account] * 100}))
-        assert {item.name for item in read(file) if isinstance(item, AccountItem)} == {"😀" * 255}
+        assert {item.name for item in read(file) if isinstance(item, KeptAccount)} == {"😀" * 255}
 
 
 def test_numbers_are_taken_as_they_are_written(tmp_path: Path) -> None:
@@ -102,7 +103,7 @@ def test_numbers_are_taken_as_they_are_written(tmp_path: Path) -> None:
         "  - { id: 1, number: 0037052000001 }\n"
     )
     assert read(file) == [
-        AccountItem(id=7, username="1e3", role="admin", api_key="00456789", password="0x1F", name="1_000"),
+        KeptAccount(id=7, username="1e3", role="admin", api_key="00456789", password="0x1F", name="1_000"),
         DeviceItem(id=5, technology="SIP", name="0101", owner="1e3", caller_number="+370600", ring_seconds=60),
         DidItem(id=1, number="0037052000001"),
     ]
@@ -113,7 +114,7 @@ def test_a_key_without_a_value_is_as_good_as_none(tmp_path: Path) -> None:
     file.write_text(
         "accounts: [{id: 1, username: a, role: admin, owner: ~, blocked: , name: null}]\ndevices:\ndids: []\n"
     )
-    assert read(file) == [AccountItem(id=1, username="a", role="admin")]
+    assert read(file) == [KeptAccount(id=1, username="a", role="admin")]
 
 
 def test_sections_may_come_in_any_order_and_words_for_yes_are_yes(tmp_path: Path) -> None:
@@ -124,7 +125,7 @@ def test_sections_may_come_in_any_order_and_words_for_yes_are_yes(tmp_path: Path
         "accounts: [{id: 1, username: a, role: admin, blocked: Yes}]\n...\n"
     )
     assert read(file) == [
-        SwitchItem(
+        KeptSwitch(
             username="s",
             password="x",
             trust_headers=False,
@@ -132,7 +133,7 @@ def test_sections_may_come_in_any_order_and_words_for_yes_are_yes(tmp_path: Path
             early_media=True,
             trunk=TrunkItem(identity=Identity.FORWARDER, headers=[]),
         ),
-        AccountItem(id=1, username="a", role="admin", blocked=True),
+        KeptAccount(id=1, username="a", role="admin", blocked=True),
     ]
 
 
@@ -151,7 +152,7 @@ def test_dial_templates_are_kept_by_technology_in_capitals(tmp_path: Path) -> No
         "      voicemail: '{name}'\n"
     )
     (switch,) = read(file)
-    assert isinstance(switch, SwitchItem)
+    assert isinstance(switch, KeptSwitch)
     assert switch.dial == {
         "SIP": "PJSIP/{name}",
         "FAX": None,
@@ -321,7 +322,7 @@ DEVICE_PLACEHOLDERS = "{domain}, {name}, {technology}"
             (
                 "5: accounts[0].colour: is not known here; the keys are id, username, name, role, owner, api_key, "
                 "password, hash_policy, pbx_addon, api_enabled, blocked, allowed_addresses, time_zone, country, "
-                "number_pattern, targets."
+                "number_pattern, targets, password_hash, api_key_encrypted."
             ),
         ),
         (
@@ -329,7 +330,7 @@ DEVICE_PLACEHOLDERS = "{domain}, {name}, {technology}"
             (
                 "5: accounts[0]: a key is not known here; the keys are id, username, name, role, owner, api_key, "
                 "password, hash_policy, pbx_addon, api_enabled, blocked, allowed_addresses, time_zone, country, "
-                "number_pattern, targets."
+                "number_pattern, targets, password_hash, api_key_encrypted."
             ),
         ),
         (f"{ACCOUNT}    role: admin\n    allowed_addresses: 192.0.2.1\n", f"{NETWORKS} a list."),

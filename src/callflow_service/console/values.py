@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import typer
 
-from callflow_service.resources.models import MODELS, Section
+from callflow_service.resources.models import ITEMS, Section
 
 PAIRS_HELP: Final = (
     "NAME=VALUE. Nothing after the = empties; commas part the entries of a list; a dot goes into an object "
@@ -56,7 +56,7 @@ def _json(name: str, text: str) -> object:
 
 
 def _value(section: Section, name: str, text: str) -> object:
-    field = MODELS[section].model_fields.get(name)
+    field = ITEMS[section].model_fields.get(name)
     if field is not None and not field.repr and text == "-":
         return _secret(name)
     if not text:
@@ -66,7 +66,7 @@ def _value(section: Section, name: str, text: str) -> object:
 
 def _lists(section: Section) -> set[str]:
     """The names of fields that are lists, those in an object with its name before them."""
-    schema = MODELS[section].model_json_schema()
+    schema = ITEMS[section].model_json_schema()
     found = set()
     for name, field in schema["properties"].items():
         for choice in field.get("anyOf", [field]):

@@ -7,10 +7,11 @@ from typing import Final, assert_never
 
 from asyncpg import Connection
 
-from callflow_service.credentials.api_keys import Keyring
+from callflow_service.credentials.api_keys import Keyring, Undecipherable
 from callflow_service.credentials.passwords import hash_password, is_password
 from callflow_service.credentials.switch_passwords import hash_switch_password, is_switch_password
 from callflow_service.domain.dialing import is_safe_name
+from callflow_service.intake.checking import Conflict
 from callflow_service.resources.models import (
     AccountItem,
     CallerListItem,
@@ -106,6 +107,7 @@ async def stage(connection: Connection, batches: Iterable[tuple[Section, Sequenc
     """Bring resources into the temporary tables, batch by batch; each batch is of one section.
 
     Raises:
+        Conflict: An API key that is encrypted cannot be decrypted.
         SettingsError: There is no key to encrypt API keys with, and none can be made.
     """
     await connection.execute(_TABLES)
@@ -131,7 +133,7 @@ _NONE_STORED: Final = _Secrets()
 
 async def _stored_secrets(connection: Connection, section: Section, items: list[Item]) -> dict[int | str, _Secrets]:
     if section is Section.ACCOUNTS:
-        ids = [item.id for item in items if isinstance(item, AccountItem) and (item.password or item.api_key)]
+        ids = [item.id for item in items if isinstance(item, AccountItem)]
         statement = "SELECT id, password_hash, api_key FROM account WHERE id = ANY($1)"
         return {id_: _Secrets(*secrets) for id_, *secrets in await connection.fetch(statement, ids)} if ids else {}
     if section is Section.SWITCHES:
@@ -147,14 +149,15 @@ def _record(placed: Placed, stored: dict[int | str, _Secrets], keys: Keyring) ->
     match item:
         case AccountItem():
             secrets = stored.get(item.id, _NONE_STORED)
+            api_key = item.api_key or _opened(placed, keys)
             return {
                 **_place(placed, "id", "username", "owner", "role"),
-                "has_short_key": item.api_key is not None and len(item.api_key) < SHORT,
-                **_fields(item, "password"),
+                "has_short_key": api_key is not None and len(api_key) < SHORT,
+                **_fields(item, "password", "api_key_encrypted"),
                 "name": item.name or item.username,
                 "targets": item.targets.model_dump_json() if item.targets else None,
-                "api_key": _encrypted(item.api_key, secrets.api_key, keys),
-                "password_hash": _account_hash(item.password, secrets.password_hash),
+                "api_key": _encrypted(api_key, secrets.api_key, keys),
+                "password_hash": _kept(item, "password_hash") or _account_hash(item.password, secrets.password_hash),
             }
         case DeviceItem():
             return {
@@ -168,9 +171,9 @@ def _record(placed: Placed, stored: dict[int | str, _Secrets], keys: Keyring) ->
             stored_hash = stored.get(item.username, _NONE_STORED).password_hash
             return {
                 **_place(placed, "username"),
-                "has_short_password": len(item.password) < SHORT,
+                "has_short_password": bool(item.password) and len(item.password) < SHORT,
                 **_fields(item, "password"),
-                "password_hash": _switch_hash(item.password, stored_hash),
+                "password_hash": _kept(item, "password_hash") or _switch_hash(item.password, stored_hash),
                 "dial": json.dumps(item.dial),
                 "trunk": item.trunk.model_dump_json() if item.trunk else None,
             }
@@ -186,6 +189,29 @@ def _record(placed: Placed, stored: dict[int | str, _Secrets], keys: Keyring) ->
             return {**_place(placed, "id", "owner"), **_fields(item)}
         case _ as never:
             assert_never(never)
+
+
+def _kept(item: Item, name: str) -> str | None:
+    """A secret as it is stored, of an item that has it so."""
+    value: str | None = getattr(item, name, None)
+    return value
+
+
+def _opened(placed: Placed, keys: Keyring) -> str | None:
+    """The API key of an item that has it encrypted.
+
+    Raises:
+        Conflict: None of the keys opens it.
+    """
+    encrypted = _kept(placed.item, "api_key_encrypted")
+    if encrypted is None:
+        return None
+    try:
+        return keys.decrypt_afresh(encrypted)
+    except Undecipherable:
+        line = placed.lines.get("api_key_encrypted", placed.line)
+        sentence = f"cannot be decrypted with {keys.source}; the keys must be those of the service that exported it."
+        raise Conflict(Section.ACCOUNTS, placed.position, "api_key_encrypted", line, sentence) from None
 
 
 def _place(placed: Placed, *keys: str) -> dict[str, object]:

@@ -161,7 +161,8 @@ class AccountItem(Resource):
     @field_validator("hash_policy")
     @classmethod
     def _off_needs_a_password(cls, policy: HashPolicy | None, info: ValidationInfo) -> HashPolicy | None:
-        if policy is HashPolicy.OFF and "password" in info.data and info.data["password"] is None:
+        has_none = "password" in info.data and info.data["password"] is None
+        if policy is HashPolicy.OFF and has_none and info.data.get("password_hash") is None:
             raise ValueError("an account without a password cannot be set to off")
         return policy
 
@@ -382,7 +383,7 @@ class CallerListItem(Resource):
 
 Item = AccountItem | DeviceItem | DidItem | SwitchItem | ScheduleItem | CallerListItem
 
-MODELS: Final[dict[Section, type[Item]]] = {
+ITEMS: Final[dict[Section, type[Item]]] = {
     Section.ACCOUNTS: AccountItem,
     Section.DEVICES: DeviceItem,
     Section.DIDS: DidItem,
@@ -390,4 +391,4 @@ MODELS: Final[dict[Section, type[Item]]] = {
     Section.SCHEDULES: ScheduleItem,
     Section.CALLER_LISTS: CallerListItem,
 }
-"""The model of each section."""
+"""The model of each section, as callers send it."""

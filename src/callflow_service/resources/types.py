@@ -139,6 +139,15 @@ CallerNumber = Annotated[
 ]
 Secret = Annotated[str, _Text(r"[^\ud800-\udfff]{1,1024}", "must be 1 to 1024 characters")]
 Key = Line
+PasswordHash = Annotated[
+    str, _Text(r"\$argon2id\$[A-Za-z0-9+/=,$]{1,1000}", "must be the hash of a password, as export prints it")
+]
+SwitchPasswordHash = Annotated[
+    str, _Text(r"sha256\$[0-9a-f]{2,128}\$[0-9a-f]{64}", "must be the hash of a switch's password, as export prints it")
+]
+EncryptedKey = Annotated[
+    str, _Text(r"fernet:[A-Za-z0-9_=-]{1,4000}", "must be an encrypted API key, as export prints it")
+]
 Technology = Annotated[
     str,
     _Text(TECHNOLOGY, "must be a letter of A-Z and then at most 15 letters or digits"),

@@ -87,8 +87,8 @@ async def load_world(  # noqa: PLR0913 - all but two are asked for by name
             if not await connection.fetchval(_ONE_AT_A_TIME):
                 raise WorldError(file, None, "another file is being loaded; try again when that is done.")
             text = WorldText(stream, file)
-            await stage(connection, _batches(text, file, progress), keys=keys)
             try:
+                await stage(connection, _batches(text, file, progress), keys=keys)
                 await check_staged(connection)
                 report = await _apply(connection, dry_run=dry_run, demo=demo)
             except Conflict as conflict:

@@ -7,8 +7,8 @@ from typing import Final
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from callflow_service.resources.kept import AS_STORED, MODELS
 from callflow_service.resources.models import (
-    MODELS,
     ExceptionDays,
     HolidaysOf,
     Hours,
@@ -65,7 +65,7 @@ _SENTENCES: Final = {
 def _problem(raw: RawItem, model: type[BaseModel], details: ErrorDetails) -> tuple[int, str]:
     place = details["loc"]
     outer = str(place[0])
-    keys, key = tuple(model.model_fields), outer
+    keys, key = tuple(sorted(model.model_fields, key=lambda name: name in AS_STORED)), outer
     if outer in _INNER:
         keys = _INNER[outer]
         key = ".".join(map(str, place[:2]))

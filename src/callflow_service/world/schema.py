@@ -4,14 +4,13 @@ import json
 import sys
 from typing import Any
 
+from callflow_service.resources.kept import KeptAccount, KeptSwitch
 from callflow_service.resources.models import (
-    AccountItem,
     CallerListItem,
     DeviceItem,
     DidItem,
     Resource,
     ScheduleItem,
-    SwitchItem,
 )
 from callflow_service.resources.types import NETWORK
 
@@ -19,10 +18,10 @@ from callflow_service.resources.types import NETWORK
 class WorldFile(Resource):
     """A world file: who may call, what rings, which numbers reach it, which switches ask, what conditions stand on."""
 
-    accounts: list[AccountItem] | None = None
+    accounts: list[KeptAccount] | None = None
     devices: list[DeviceItem] | None = None
     dids: list[DidItem] | None = None
-    switches: list[SwitchItem] | None = None
+    switches: list[KeptSwitch] | None = None
     schedules: list[ScheduleItem] | None = None
     caller_lists: list[CallerListItem] | None = None
 
