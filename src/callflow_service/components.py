@@ -61,6 +61,19 @@ class Components:
     @asynccontextmanager
     async def running(self, metrics: Metrics | None) -> AsyncIterator[None]:
         """Look at the connections and deliver to webhooks meanwhile, and close everything in the end."""
+        beside = [self.dispatcher.run(metrics.observe_messages if metrics else _observe_nothing)]
+        if metrics:
+            beside.append(watch(metrics, self.database, self.reading))
+        async with lifetime(beside, self._closing()):
+            yield
+
+    @asynccontextmanager
+    async def at_hand(self) -> AsyncIterator[None]:
+        """Close everything in the end; meanwhile nothing goes on but what is asked for."""
+        async with lifetime([], self._closing()):
+            yield
+
+    def _closing(self) -> list[Callable[[], Awaitable[None]]]:
         closing: list[Callable[[], Awaitable[None]]] = [
             self.teller.close,
             self.guesses.close,
@@ -72,11 +85,7 @@ class Components:
         ]
         if self.tracing:
             closing.append(partial(asyncio.to_thread, self.tracing.stop))
-        beside = [self.dispatcher.run(metrics.observe_messages if metrics else _observe_nothing)]
-        if metrics:
-            beside.append(watch(metrics, self.database, self.reading))
-        async with lifetime(beside, closing):
-            yield
+        return closing
 
 
 def build_components(settings: Settings) -> Components:

@@ -85,7 +85,7 @@ async def _opened(username: str | None) -> AsyncIterator[Api]:
         }
     )
     parts = build_components(settings)
-    async with parts.running(None):
+    async with parts.at_hand():
         if problem := await parts.database.run(schema_problem):
             fail(problem)
         async with parts.transactions.begin() as session:
