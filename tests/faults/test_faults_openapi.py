@@ -104,9 +104,11 @@ async def test_every_call_of_the_json_api_answers_as_the_document_says(
             " VALUES (987654321, 987654321, 'test', 'write', $1)",
             token_hash(token),
         )
-        options = ("--include-path-regex", "^/v1/", "-H", f"Authorization: Bearer {token}", "--max-examples", "10")
+        # A stream has no end that could be waited for.
+        which = ("--include-path-regex", "^/v1/", "--exclude-path-regex", "^/v1/changes/stream$")
+        options = (*which, "-H", f"Authorization: Bearer {token}", "--max-examples", "10")
         status, told = await ask(str(service.base_url), JSON_CHECKS, options, tmp_path)
     assert status == 0, told
     cases = re.search(r"([0-9,]+) generated", told)
     figure("cases made from the OpenAPI document of the JSON API", cases[1] if cases else told)
-    assert "Tested: 53" in told, told
+    assert "Tested: 54" in told, told

@@ -1,6 +1,7 @@
 """Waking those who wait for changes: NOTIFY beside the requests that change something, LISTEN where somebody waits."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
@@ -76,8 +77,13 @@ class Listener:
     async def run(self, heard: Callable[[], None]) -> None:
         """Call `heard` for whatever is heard, and whenever something may have been missed, until cancelled."""
         while True:
-            with suppress(*_TROUBLE):
+            try:
                 await self._listen(heard)
+            except _TROUBLE:
+                # Who waits looks by itself until there is a connection again.
+                pass
+            except Exception:
+                logging.getLogger(__name__).exception("defect")
             await asyncio.sleep(_AGAIN_SECONDS)
 
     async def _listen(self, heard: Callable[[], None]) -> None:

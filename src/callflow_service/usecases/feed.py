@@ -1,6 +1,7 @@
 """The feed of one process: it gives positions to what was committed, and wakes all who follow."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -47,7 +48,9 @@ class Feed:
         """
         async with self._transactions.begin() as session:
             found = await changes.page(session, viewer, after=after, limit=limit)
-        if found.is_last and len(found.entries) < limit and await self._number():
+        if found.is_last and len(found.entries) < limit:
+            # Also where there are none left to be given: then somebody else has done it meanwhile.
+            await self._number()
             async with self._transactions.begin() as session:
                 found = await changes.page(session, viewer, after=after, limit=limit)
         return found
@@ -59,11 +62,9 @@ class Feed:
             StorageUnavailable: The database cannot be asked, or more changes wait for their positions than can be given
                 them in a moment; some have theirs by then.
         """
-        if now:
-            await self._number()
+        if now and not await self._number():
+            raise StorageUnavailable("many changes wait for their positions")
         async with self._transactions.begin() as session:
-            if now and await changes.number(session) == BATCH:
-                raise StorageUnavailable("many changes wait for their positions")
             return await changes.head(session)
 
     @asynccontextmanager
@@ -98,16 +99,14 @@ class Feed:
         while self._head <= position:
             await self._moved.wait()
 
-    async def _number(self) -> int:
-        """Give positions to what is committed by now, or to a part of it where that would take long; to how many."""
+    async def _number(self) -> bool:
+        """Give positions to what is committed by now, or to a part of it where that would take long; whether to all."""
         end = time.monotonic() + _PATIENCE_SECONDS
-        many = found = BATCH
-        many = 0
-        while found == BATCH and time.monotonic() < end:
+        while time.monotonic() < end:
             async with self._transactions.begin() as session:
-                found = await changes.number(session)
-            many += found
-        return many
+                if await changes.number(session) < BATCH:
+                    return True
+        return False
 
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -117,9 +116,14 @@ class Feed:
     async def _look(self) -> None:
         while True:
             self._is_due.clear()
-            with suppress(StorageUnavailable):
+            try:
                 while await self._look_once() == BATCH:
                     pass
+            except StorageUnavailable:
+                # The listener finds the way back, or the next look.
+                pass
+            except Exception:
+                logging.getLogger(__name__).exception("defect")
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._is_due.wait(), _LOOK_SECONDS)
 
