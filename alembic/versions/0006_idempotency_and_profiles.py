@@ -14,11 +14,13 @@ depends_on: str | Sequence[str] | None = None
 
 def upgrade() -> None:
     _keep_answers()
+    _remember_tokens()
     _add_profiles()
 
 
 def downgrade() -> None:
     _drop_profiles()
+    _forget_tokens()
     op.drop_table("kept_answer")
 
 
@@ -36,6 +38,30 @@ def _keep_answers() -> None:
         sa.PrimaryKeyConstraint("account_id", "key", name=op.f("pk_kept_answer")),
     )
     op.create_index(op.f("ix_kept_answer_kept_at"), "kept_answer", ["kept_at"])
+
+
+def _remember_tokens() -> None:
+    """Tokens that are made and revoked are in the history, without their hashes and when they were used."""
+    op.execute("""
+CREATE FUNCTION callflow_token_history() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM callflow_remember(
+        'token',
+        'id',
+        CASE WHEN TG_OP = 'DELETE' THEN to_jsonb(OLD) - 'token_hash' - 'last_used_at' END,
+        CASE WHEN TG_OP = 'INSERT' THEN to_jsonb(NEW) - 'token_hash' - 'last_used_at' END
+    );
+    RETURN NULL;
+END
+$$""")
+    op.execute(
+        "CREATE TRIGGER history AFTER INSERT OR DELETE ON token FOR EACH ROW EXECUTE FUNCTION callflow_token_history()"
+    )
+
+
+def _forget_tokens() -> None:
+    op.execute("DROP TRIGGER history ON token")
+    op.execute("DROP FUNCTION callflow_token_history")
 
 
 def _add_profiles() -> None:

@@ -37,8 +37,14 @@ STAGED: Final = {"accounts", "devices", "dids", "switches", "tokens"}
 # Never ends, and has what `/v1/changes` has.
 LEFT_OUT: Final = {"follow_changes"}
 
-# What reading changes: when a token was used, and the place of a change in the feed, which its first reader gives it.
-OF_READING: Final = {"token": {"last_used_at"}, "callflow_history": {"position"}, "change_feed": {"head"}}
+# What changes by itself: when a token was used, the place of a change in the feed, which its first reader gives it, and
+# how far webhooks have been told.
+BY_ITSELF: Final = {
+    "token": {"last_used_at"},
+    "callflow_history": {"position"},
+    "change_feed": {"head"},
+    "webhook_progress": {"position", "held_until", "holder"},
+}
 
 # All that has an id and an owner; each row is the stranger's.
 STAGE: Final = f"""
@@ -130,7 +136,14 @@ async def stage(house: httpx.AsyncClient, document: Mapping[str, Any], demo: Own
         await demo.database.execute(sequences, FOREIGN - 1, f"^{name.removesuffix('s')}_id_seq$")
         content = item["post"]["requestBody"]["content"]["application/json"]
         fields = document["components"]["schemas"][content["schema"]["$ref"].rpartition("/")[2]]["properties"]
-        own = {"id": FOREIGN, "owner": STRANGER, "name": MARK, "account": STRANGER}
+        own = {
+            "id": FOREIGN,
+            "owner": STRANGER,
+            "name": MARK,
+            "description": MARK,
+            "account": STRANGER,
+            "enabled": False,
+        }
         body = strangers(content["example"]) | {name: value for name, value in own.items() if name in fields}
         added = await house.post(path, json=body, headers=headers)
         assert added.status_code == 201, added.text
@@ -180,7 +193,7 @@ async def stored(demo: OwnDemo) -> dict[str, list[dict[str, Any]]]:
     rows: dict[str, list[dict[str, Any]]] = {}
     for (table,) in tables:
         found = await demo.database.fetch(f"SELECT to_jsonb(stored) FROM {table} AS stored ORDER BY to_jsonb(stored)")  # noqa: S608 - ours
-        left_out = OF_READING.get(table, set())
+        left_out = BY_ITSELF.get(table, set())
         rows[table] = sorted(
             ({name: value for name, value in json.loads(row[0]).items() if name not in left_out} for row in found),
             key=str,

@@ -118,3 +118,20 @@ async def test_a_token_makes_none_that_outlives_it(
     # What was made so makes none that lives on either.
     heir = {"Authorization": f"Bearer {unsaid['token']}"}
     assert (await house.post("/v1/tokens", json={}, headers=heir)).json()["expires_at"] == unsaid["expires_at"]
+
+
+async def test_tokens_that_are_made_and_revoked_are_in_the_history_without_what_makes_them_one(
+    house: httpx.AsyncClient, admin: dict[str, str]
+) -> None:
+    made = (await house.post("/v1/tokens", json={"account": "user1", "name": "phone"}, headers=admin)).json()
+    await house.get("/v1/devices", headers={"Authorization": f"Bearer {made['token']}"})
+    await house.delete(f"/v1/tokens/{made['id']}", headers=admin)
+    revoked, created = (await house.get("/v1/history", headers=admin)).json()["items"]
+    shown = created["after"]
+    assert shown.keys() == {"id", "account_id", "name", "scope", "created_at", "expires_at"}
+    assert (shown["id"], shown["account_id"], shown["name"], shown["scope"]) == (made["id"], 20, "phone", "read")
+    assert (created["before"], revoked["after"]) == (None, None)
+    assert revoked["before"] == shown
+    for entry in (created, revoked):
+        assert (entry["kind"], entry["resource"]) == ("token", str(made["id"]))
+        assert (entry["account"], entry["face"], entry["device"]) == ("admin", "json", None)

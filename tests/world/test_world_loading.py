@@ -606,3 +606,49 @@ def test_a_database_without_tables_asks_for_the_migration(create_database: Calla
         with pytest.raises(StorageUnavailable) as caught:
             asyncio.run(asked)
         assert str(caught.value) == "The database has no tables yet; run 'callflow-service migrate'."
+
+
+async def test_what_a_load_changes_is_in_the_history_and_no_secret_is(loaded_url: SecretStr, tmp_path: Path) -> None:
+    text = """
+accounts:
+  - {id: 1, username: admin, name: Chief, role: admin, password: admin1, api_key: a-new-secret-key-for-the-admin}
+  - {id: 24, username: user4, role: user, owner: admin, password: a-new-password}
+devices:
+  - {id: 2, technology: FAX, name: 102, owner: user1, caller_number: 102}
+  - {id: 100, technology: SIP, name: 101, owner: user1, caller_number: 101, ring_seconds: 20}
+dids:
+  - {id: 1, number: 37052000002, device: 4}
+  - {id: 2, number: 37052000001, device: 5}
+switches:
+  - {username: switch, password: another-switch-secret, domain: 127.0.0.1}
+"""
+    file = write(tmp_path, text)
+    await load_world(loaded_url, file, keys=KEYS, dry_run=True)
+    history = "SELECT kind, resource, device_id, before, after FROM callflow_history ORDER BY kind, resource"
+    assert await fetch(loaded_url, history) == []
+    await load_world(loaded_url, file, keys=KEYS)
+    rows = await fetch(loaded_url, history)
+    told = []
+    for kind, resource, device, before, after in rows:
+        was, is_now = json.loads(before or "{}"), json.loads(after)
+        told.append((kind, resource, device, {name: is_now[name] for name in is_now if is_now[name] != was.get(name)}))
+    new_user = told[1][3]
+    assert told == [
+        ("account", "1", None, {"name": "Chief", "api_key_changed": True}),
+        ("account", "24", None, new_user),
+        ("device", "100", 100, {"ring_seconds": 20}),
+        ("did", "1", 4, {"number": "37052000002"}),
+        ("did", "2", 5, {"number": "37052000001"}),
+        ("switch_user", "switch", None, {"password_hash_changed": True}),
+    ]
+    assert (new_user["username"], new_user["has_password"]) == ("user4", True)
+    assert json.loads(rows[3][3])["number"] == "37052000001"
+    for secret in ("fernet:", "argon2", "sha256$", "secret", "new-password"):
+        assert secret not in str(rows)
+    origins = await fetch(
+        loaded_url,
+        "SELECT DISTINCT account_id, face, address, request_id <> '', turn IS NOT NULL FROM callflow_history",
+    )
+    assert origins == [(None, "world", None, True, True)]
+    await load_world(loaded_url, file, keys=KEYS)
+    assert await fetch(loaded_url, history) == rows

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import secrets
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final, NoReturn, TypeVar
@@ -14,10 +15,11 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from callflow_service.domain.access import Role
 from callflow_service.domain.callflow import MAX_ID
+from callflow_service.domain.history import Face, Origin, Sender
 from callflow_service.domain.tokens import Scope, new_token
-from callflow_service.repositories import tokens
+from callflow_service.repositories import operators, tokens
 from callflow_service.storage.embedded import settings_with_database
-from callflow_service.storage.transactions import Transactions
+from callflow_service.storage.transactions import Transactions, set_origin
 from callflow_service.tables import AccountRow, TokenRow
 
 app = typer.Typer(help="Tokens of the JSON API.", no_args_is_help=True)
@@ -48,6 +50,7 @@ def create(
             _fail(f"There is no account {account}.")
         if found.role == Role.RESELLER and not found.pbx_addon:
             _err.print("Warning: a reseller without the PBX addon may do nothing with a token.")
+        await set_origin(session, await _origin(session))
         token = new_token()
         await tokens.create(session, account_id=found.id, name=name, scope=scope, token=token, expires_at=expires_at)
         return token
@@ -82,6 +85,7 @@ def revoke(
     async def take(session: AsyncSession) -> bool:
         if await session.get(TokenRow, token_id) is None:
             return False
+        await set_origin(session, await _origin(session))
         await tokens.revoke(session, token_id)
         return True
 
@@ -97,6 +101,12 @@ def _lifetime(text: str) -> timedelta | None:
     if found is None:
         raise typer.BadParameter("must be a number with m, h, d or w, such as 30d, or never", param_hint="--expires")
     return timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
+async def _origin(session: AsyncSession) -> Origin:
+    """Where the history says that a change came from: this command, in the name of the first admin."""
+    account = await operators.operator(session, None)
+    return Origin(account.id if account else None, Face.CLI, Sender(None, secrets.token_hex(8)))
 
 
 def _in_transaction(work: Callable[[AsyncSession], Awaitable[T]]) -> T:

@@ -11,6 +11,7 @@ class Face(StrEnum):
     MOR = "mor"
     JSON = "json"
     CLI = "cli"
+    WORLD = "world"
     WEBHOOK = "webhook"
     """What a webhook's receiver answered, which may disable the webhook."""
 
@@ -25,9 +26,12 @@ class Sender:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The account that makes a change, and where from; `undoes` is the history entry that the change takes back."""
+    """The account that makes a change, and where from; `undoes` is the history entry that the change takes back.
 
-    account_id: int
+    `account_id` is None where it is a world file that is loaded.
+    """
+
+    account_id: int | None
     face: Face
     sender: Sender
     undoes: int | None = None

@@ -8,6 +8,7 @@ from typing import Any, Final
 from asyncpg import Connection
 from sqlmodel import SQLModel
 
+from callflow_service.domain.history import Origin
 from callflow_service.intake.staging import SHORT
 from callflow_service.resources.models import Section
 from callflow_service.tables import AccountRow, CallerListRow, DeviceRow, DidRow, ScheduleRow, SwitchUserRow
@@ -16,6 +17,9 @@ MAX_DIFFERENCES: Final = 1_000
 """How many differences a report tells one by one."""
 
 _NAMED: Final = 5
+
+
+_SECRETS: Final = {"api_key", "password_hash"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +33,13 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """A table, the column that tells its rows apart, and what it is called in a report."""
+    """A table, the column that tells its rows apart, what it is called in a report, and the device that it is about."""
 
     row: type[SQLModel]
     key: str
     title: str
     stored: str = "to_jsonb(stored)"
+    device: str = "NULL"
 
     @property
     def table(self) -> str:
@@ -71,6 +76,31 @@ class _Target:
         """
 
     @property
+    def note(self) -> str:
+        """Note how the rows are that will change."""
+        return f"""
+        CREATE TEMPORARY TABLE was_{self.table} ON COMMIT DROP AS
+        SELECT {self.key} AS key, to_jsonb(stored) AS before
+        {self._joined} WHERE stored.{self.key} IS NULL OR {self._differs}
+        """
+
+    @property
+    def remember(self) -> str:
+        """Write the history of the rows that were noted, as the triggers do it for single ones."""
+        changed = " || ".join(
+            f"CASE WHEN before ->> '{name}' IS DISTINCT FROM stored.{name} AND before IS NOT NULL "
+            f"THEN jsonb_build_object('{name}_changed', true) ELSE '{{}}' END"
+            for name in self.columns
+            if name in _SECRETS
+        )
+        return f"""
+        INSERT INTO callflow_history (kind, resource, device_id, before, after, account_id, face, request_id, turn)
+        SELECT '{self.table}', key::text, {self.device}, callflow_shown(before),
+            callflow_shown(to_jsonb(stored)) || {changed or "'{}'"}, $1, $2, $3, $4
+        FROM was_{self.table} JOIN {self.table} AS stored ON stored.{self.key} = key
+        """  # noqa: S608 - our own names
+
+    @property
     def upsert(self) -> str:
         names = ", ".join([self.key, *self.columns])
         values = ", ".join(f"wanted.{column}" for column in [self.key, *self.columns])
@@ -88,8 +118,8 @@ to_jsonb(stored) || jsonb_build_object('owner', (SELECT username FROM account WH
 """
 _TARGETS: Final = {
     Section.ACCOUNTS: _Target(AccountRow, "id", "account {id} {username}", _STORED_WITH_OWNER),
-    Section.DEVICES: _Target(DeviceRow, "id", "device {id} {technology}/{name}", _STORED_WITH_OWNER),
-    Section.DIDS: _Target(DidRow, "id", "DID {id} {number}"),
+    Section.DEVICES: _Target(DeviceRow, "id", "device {id} {technology}/{name}", _STORED_WITH_OWNER, "stored.id"),
+    Section.DIDS: _Target(DidRow, "id", "DID {id} {number}", device="stored.device_id"),
     Section.SWITCHES: _Target(SwitchUserRow, "username", "switch {username}"),
     Section.SCHEDULES: _Target(ScheduleRow, "id", "schedule {id} {name}", _STORED_WITH_OWNER),
     Section.CALLER_LISTS: _Target(CallerListRow, "id", "caller list {id} {name}", _STORED_WITH_OWNER),
@@ -105,6 +135,10 @@ UPDATE did SET number = ' ' || did.id FROM staged_did AS staged
 WHERE staged.id = did.id AND ltrim(staged.number, '+') <> ltrim(did.number, '+')
     AND EXISTS (SELECT FROM staged_did WHERE ltrim(number, '+') = ltrim(did.number, '+'));
 """
+
+# All changes of a transaction have one turn in the feed; the trigger that gives it need not look at each row then.
+_ONE_TURN: Final = "SET LOCAL callflow.one_statement = 'on'"
+_NEXT_TURN: Final = "SELECT nextval('callflow_history_id_seq')"
 
 _INHERITING: Final = """
 SELECT staged.username, count(*) OVER () AS found
@@ -151,11 +185,23 @@ async def tell_differences(connection: Connection, counts: Mapping[Section, Coun
     return [*lines, f"... and {rest} more"] if rest else lines
 
 
-async def apply_staged(connection: Connection) -> None:
-    """Insert and update; what the file does not name stays as it is."""
+async def apply_staged(connection: Connection, origin: Origin | None = None) -> None:
+    """Insert and update; what the file does not name stays as it is.
+
+    The history has it under `origin`, where one is given: for many rows at once, which a trigger would take four times
+    as long for.
+    """
+    if origin:
+        for target in _TARGETS.values():
+            await connection.execute(target.note)
     await connection.execute(_STEP_ASIDE)
     for target in _TARGETS.values():
         await connection.execute(target.upsert)
+    if origin:
+        await connection.execute(_ONE_TURN)
+        turn = await connection.fetchval(_NEXT_TURN)
+        for target in _TARGETS.values():
+            await connection.execute(target.remember, origin.account_id, origin.face, origin.sender.request_id, turn)
 
 
 async def find_warnings(connection: Connection, *, demo: bool) -> list[str]:

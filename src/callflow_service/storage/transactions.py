@@ -75,7 +75,7 @@ class Transactions:
                 session.begin(),
             ):
                 if origin:
-                    await run(session, _SET_ORIGIN, origin=_written(origin), lock=locks.CHANGING)
+                    await set_origin(session, origin)
                 yield session
             if origin and self._tell:
                 self._tell()
@@ -103,6 +103,11 @@ async def run(session: AsyncSession, statement: Executable, **parameters: object
     """The rows of a statement; one that selects a single table gives rows of one value."""
     result: Result[Any] = await session.exec(statement, params=parameters)  # type: ignore[call-overload]  # SQLModel types its own select() alone
     return result
+
+
+async def set_origin(session: AsyncSession, origin: Origin) -> None:
+    """What is changed from now on goes into the history under `origin`."""
+    await run(session, _SET_ORIGIN, origin=_written(origin), lock=locks.CHANGING)
 
 
 async def driver(session: AsyncSession) -> Connection:

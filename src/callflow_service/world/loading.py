@@ -1,5 +1,6 @@
 """Load a world file into the database, all of it or nothing."""
 
+import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby, islice
@@ -10,6 +11,7 @@ import asyncpg
 from pydantic import SecretStr
 
 from callflow_service.credentials.api_keys import Keyring
+from callflow_service.domain.history import Face, Origin, Sender
 from callflow_service.intake.applying import Counts, apply_staged, count_changes, find_warnings, tell_differences
 from callflow_service.intake.checking import Conflict, check_staged
 from callflow_service.intake.staging import BATCH, Placed, stage
@@ -27,7 +29,6 @@ DEMO_FILE: Final = Path(__file__).with_name("demo.yaml")
 # Sorting a large file in memory is worth more here than in the service's short statements.
 _TRANSACTION: Final = "SET LOCAL lock_timeout = '10s'; SET LOCAL work_mem = '64MB'"
 _ONE_AT_A_TIME: Final = f"SELECT pg_try_advisory_xact_lock({locks.TAKING_IN})"
-
 # The checks found nothing in the way, so what is in the way now came in after them.
 _INTERFERENCE: Final = (
     asyncpg.IntegrityConstraintViolationError,
@@ -62,13 +63,15 @@ async def load_world(  # noqa: PLR0913 - all but two are asked for by name
 ) -> LoadReport:
     """Bring the database to what the file says, in one transaction; what it does not name stays as it is.
 
+    Each change of it is in the history.
+
     Args:
         url: The database, with the schema of this release.
         file: YAML, or JSON where its name ends in `.json`.
         keys: Encrypts the API keys.
         dry_run: Do everything, tell the differences, and take it back.
         progress: Is told again and again how many bytes of how many were read.
-        demo: Whether it is the demo, whose short secrets need no warning.
+        demo: Whether it is the demo, whose short secrets need no warning and whose history begins empty.
 
     Raises:
         WorldError: The file is wrong, or stands against what the database holds; nothing has changed.
@@ -99,6 +102,11 @@ async def load_world(  # noqa: PLR0913 - all but two are asked for by name
     return report
 
 
+def _new_origin() -> Origin:
+    """Where the changes of one load come from: nobody's request, with an id that they have in common."""
+    return Origin(None, Face.WORLD, Sender(None, secrets.token_hex(8)))
+
+
 def _batches(
     text: WorldText, file: Path, progress: Callable[[int, int], None] | None
 ) -> Iterator[tuple[Section, list[Placed]]]:
@@ -116,7 +124,7 @@ def _placed(raw: RawItem, file: Path) -> Placed:
 async def _apply(connection: asyncpg.Connection, *, dry_run: bool, demo: bool) -> LoadReport:
     counts = await count_changes(connection)
     differences = await tell_differences(connection, counts) if dry_run else []
-    await apply_staged(connection)
+    await apply_staged(connection, None if dry_run or demo else _new_origin())
     return LoadReport(counts, await find_warnings(connection, demo=demo), differences)
 
 
