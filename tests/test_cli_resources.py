@@ -69,9 +69,11 @@ def test_every_wrong_field_is_told_on_a_line_of_its_own(own_url: SecretStr) -> N
     ]
     used = run("devices", "delete", "4", url=own_url)
     assert (used.returncode, used.stderr.splitlines()[1:]) == (1, ["  DID 1"])
+    assert run("devices", "delete", "4", "--cascade", url=own_url).returncode == 0
+    assert json.loads(run("dids", "show", "1", "--json", url=own_url).stdout)["device"] is None
     assert run("accounts", "show", "999", url=own_url).returncode == 1
     assert run("devices", "add", "technology", url=own_url).returncode == 2
-    assert history(own_url) == []
+    assert {row[0] for row in history(own_url)} == {"cli"}
 
 
 def test_a_list_is_a_table_or_one_document_and_goes_through_every_page(own_url: SecretStr) -> None:

@@ -17,6 +17,7 @@ Limit = Annotated[int | None, typer.Option(min=1, help="How many at most; else a
 Search = Annotated[str | None, typer.Option("--q", help="Part of a name, label, number or username.")]
 Owner = Annotated[str | None, typer.Option(help="Username of the owner.")]
 Descending = Annotated[bool, typer.Option("--descending", help="The highest id first.")]
+Cascade = Annotated[bool, typer.Option("--cascade", help="Empty the call flows that lead to it, and free its DIDs.")]
 Pairs = Annotated[list[str], typer.Argument(metavar="NAME=VALUE...", help=PAIRS_HELP)]
 
 
@@ -155,8 +156,25 @@ def _add_commands(app: typer.Typer, noun: Noun) -> None:
         document = asked(account, lambda api: api.send("PATCH", noun.path(key), body))
         (print_json if as_json else print_fields)(document)
 
-    @app.command(help=f"Delete one {noun.singular} that nothing uses any more.")
-    def delete(key: Annotated[str, key_argument], as_json: AsJson = False, account: Account = None) -> None:  # noqa: FBT002 - as Typer has it
-        asked(account, lambda api: api.send("DELETE", noun.path(key)))
-        if not as_json:
-            out.print(f"The {noun.singular} {key} is deleted.")
+    if noun.section is not Section.DEVICES:
+
+        @app.command(help=f"Delete one {noun.singular} that nothing uses any more.")
+        def delete(key: Annotated[str, key_argument], as_json: AsJson = False, account: Account = None) -> None:  # noqa: FBT002 - as Typer has it
+            _delete(noun, noun.path(key), key, account, as_json=as_json)
+
+
+@devices.command("delete")
+def delete_device(
+    key: Annotated[str, typer.Argument(metavar="ID", help="The device's id.")],
+    cascade: Cascade = False,  # noqa: FBT002 - as Typer has it
+    as_json: AsJson = False,  # noqa: FBT002 - likewise
+    account: Account = None,
+) -> None:
+    """Delete one device that nothing uses any more."""
+    _delete(_DEVICES, f"{_DEVICES.path(key)}?cascade={str(cascade).lower()}", key, account, as_json=as_json)
+
+
+def _delete(noun: Noun, path: str, key: str, account: str | None, *, as_json: bool) -> None:
+    asked(account, lambda api: api.send("DELETE", path))
+    if not as_json:
+        out.print(f"The {noun.singular} {key} is deleted.")
