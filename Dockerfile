@@ -13,7 +13,7 @@ COPY src src
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
     && pip --python /opt/callflow/bin/python install --no-deps dist/*.whl \
     # What the packages bring along for those who develop them.
-    && find /opt/callflow -type d -name tests -prune -exec rm -r {} + \
+    && find /opt/callflow -type d '(' -name tests -o -path '*/holidays/locale' ')' -prune -exec rm -r {} + \
     && find /opt/callflow -type f '(' -name '*.c' -o -name '*.h' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi' ')' -delete
 
 FROM python:3.13-slim
