@@ -15,7 +15,7 @@ from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progres
 from sqlalchemy.exc import DBAPIError
 
 from callflow_service import __version__
-from callflow_service.console import flows, resources, tokens
+from callflow_service.console import flows, locking, resources, tokens
 from callflow_service.credentials.api_keys import Keyring
 from callflow_service.credentials.api_keys import new_key as fresh_key
 from callflow_service.domain.errors import StorageUnavailable
@@ -45,6 +45,7 @@ app.add_typer(tokens.app, name="tokens")
 for name, commands in resources.apps():
     app.add_typer(commands, name=name)
 app.add_typer(flows.app, name="flow")
+app.add_typer(locking.app)
 _out = Console(highlight=False, soft_wrap=True, emoji=False)
 _err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 

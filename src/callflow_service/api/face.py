@@ -15,6 +15,7 @@ from callflow_service.api import (
     callflow,
     changes,
     conditions,
+    locking,
     profiles,
     resources,
     tokens,
@@ -82,6 +83,7 @@ def routers() -> Iterator[APIRouter]:
     yield bulk.router
     yield from profiles.routers()
     yield from conditions.routers()
+    yield locking.router
     yield webhooks.router
 
 

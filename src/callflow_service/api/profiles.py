@@ -36,7 +36,7 @@ from callflow_service.domain.history import Face, Origin, Sender
 from callflow_service.domain.rings import without_rings
 from callflow_service.domain.tokens import Scope
 from callflow_service.repositories import many, profiles, resources
-from callflow_service.repositories.many import Holder
+from callflow_service.repositories.many import Entries, Holder
 from callflow_service.repositories.resources import Row
 from callflow_service.storage.transactions import driver
 from callflow_service.tables import AccountRow, ProfileRow
@@ -211,7 +211,7 @@ async def apply_profile(request: Request, profile_id: Id, caller: Writer, house:
 
     Where it is applied already, devices that fit by now are added; what it has set before is left as it is.
     """
-    await _refuse_body(request)
+    await refuse_body(request)
     holder = Holder("profile", profile_id)
     async with house.changing(request, caller, house.bulk) as session:
         connection = await driver(session)
@@ -240,7 +240,7 @@ async def apply_profile(request: Request, profile_id: Id, caller: Writer, house:
 @router.post("/{profile_id}/withdraw", response_model=Withdrawn)
 async def withdraw_profile(request: Request, profile_id: Id, caller: Writer, house: TheHouse) -> Response:
     """Put back what was there before the profile, in each state that nobody has changed since."""
-    await _refuse_body(request)
+    await refuse_body(request)
     holder = Holder("profile", profile_id)
     async with house.changing(request, caller, house.bulk) as session:
         connection = await driver(session)
@@ -248,31 +248,44 @@ async def withdraw_profile(request: Request, profile_id: Id, caller: Writer, hou
         profile, owner = await _profile(session, caller, profile_id)
         await many.choose_remembered(session, _as_owner(owner).account, holder)
         await many.stage_back(connection, holder)
-        await many.leave(connection, await _rings(connection), "loop")
+        await many.leave(connection, await rings(connection), "loop")
         entries = await many.tell(connection, caller.origin)
         await many.alone(connection)
         await _lock_unchanged(session, profile)
-        try:
-            if await _rings(connection):
-                raise Problem("unavailable", "A ring was closed meanwhile.", headers={"Retry-After": "1"})
-            await many.write_back(connection, caller.origin, entries, holder)
-        except IntegrityConstraintViolationError:
-            raise Problem("unavailable", "A target went away meanwhile.", headers={"Retry-After": "1"}) from None
-        restored, changes = await many.changed(connection, SHOWN)
-        left, left_alone = await many.left(connection, SHOWN)
+        result = await put_back(connection, caller, entries, holder)
         profile.applied_at, profile.applied_states = None, 0
         await session.flush()
-    return as_json(
-        {
-            "restored": restored,
-            "left": left,
-            "changes": [change_shape(each) for each in changes],
-            "left_alone": [{"device": each.device, "state": each.state, "reason": each.reason} for each in left_alone],
-        }
-    )
+    return as_json(result)
 
 
-async def _refuse_body(request: Request) -> None:
+async def put_back(connection: Connection, caller: Caller, entries: Entries, holder: Holder) -> dict[str, Any]:
+    """Write what is staged and told of what was before, and tell what came of it.
+
+    Raises:
+        Problem: `unavailable`, where it can be no longer.
+    """
+    try:
+        if await rings(connection):
+            raise Problem("unavailable", "A ring was closed meanwhile.", headers={"Retry-After": "1"})
+        await many.write_back(connection, caller.origin, entries, holder)
+    except IntegrityConstraintViolationError:
+        raise Problem("unavailable", "A target went away meanwhile.", headers={"Retry-After": "1"}) from None
+    restored, changes = await many.changed(connection, SHOWN)
+    left, left_alone = await many.left(connection, SHOWN)
+    return {
+        "restored": restored,
+        "left": left,
+        "changes": [change_shape(each) for each in changes],
+        "left_alone": [{"device": each.device, "state": each.state, "reason": each.reason} for each in left_alone],
+    }
+
+
+async def refuse_body(request: Request) -> None:
+    """Refuse a body where there is nothing to say.
+
+    Raises:
+        Problem: `invalid`.
+    """
     if await request.body():
         raise Problem("invalid", "This call takes no body.", {"errors": []})
 
@@ -303,7 +316,7 @@ async def _lock_unchanged(session: AsyncSession, profile: ProfileRow) -> None:
         raise Problem("unavailable", "The profile was changed meanwhile.", headers={"Retry-After": "1"})
 
 
-async def _rings(connection: Connection) -> list[tuple[int, State]]:
+async def rings(connection: Connection) -> list[tuple[int, State]]:
     """The staged states by which a ring before the call would close, or a device forward to itself."""
     staged, leads = await many.leads_back(connection)
     before = [(device, target) for device, state, target in staged if state is State.BEFORE_CALL]

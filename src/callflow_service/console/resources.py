@@ -1,4 +1,4 @@
-"""The commands for accounts, devices, DIDs and switches."""
+"""The commands for accounts, devices, DIDs, switches, schedules and caller lists."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -41,18 +41,29 @@ _DEVICE_COLUMNS: Final = ("id", "label", "owner", "caller_number", "caller_name"
 _DEVICES: Final = Noun(Section.DEVICES, "device", _DEVICE_COLUMNS)
 _DIDS: Final = Noun(Section.DIDS, "DID", ("id", "number", "device"))
 _SWITCHES: Final = Noun(Section.SWITCHES, "switch", ("username", "domain", "trust_headers", "trunk"), key="username")
+_SCHEDULES: Final = Noun(Section.SCHEDULES, "schedule", ("id", "name", "owner", "time_zone", "open_now"))
+_CALLER_LISTS: Final = Noun(Section.CALLER_LISTS, "caller list", ("id", "name", "owner", "entries"))
 
 accounts = typer.Typer(help="Accounts: who may change call flows.", no_args_is_help=True)
 devices = typer.Typer(help="Devices: what rings.", no_args_is_help=True)
 dids = typer.Typer(help="DIDs: numbers, and the device that each reaches.", no_args_is_help=True)
 switches = typer.Typer(help="Switches that may ask where a call goes.", no_args_is_help=True)
+schedules = typer.Typer(help="Schedules: when something is open.", no_args_is_help=True)
+caller_lists = typer.Typer(help="Caller lists: callers that belong together.", no_args_is_help=True)
 
 
 def apps() -> Iterator[tuple[str, typer.Typer]]:
     """The commands of each kind, by its name."""
-    for noun, app in ((_ACCOUNTS, accounts), (_DEVICES, devices), (_DIDS, dids), (_SWITCHES, switches)):
+    for noun, app in (
+        (_ACCOUNTS, accounts),
+        (_DEVICES, devices),
+        (_DIDS, dids),
+        (_SWITCHES, switches),
+        (_SCHEDULES, schedules),
+        (_CALLER_LISTS, caller_lists),
+    ):
         _add_commands(app, noun)
-        yield noun.section, app
+        yield noun.section.replace("_", "-"), app
 
 
 @accounts.command("list")
@@ -113,6 +124,34 @@ def list_switches(
 ) -> None:
     """List switches, by username."""
     _print_list(_SWITCHES, {"q": q, "sort": _sort(descending=descending)}, limit, account, as_json=as_json)
+
+
+@schedules.command("list")
+def list_schedules(  # noqa: PLR0913, PLR0917 - the options of a list
+    q: Search = None,
+    owner: Owner = None,
+    limit: Limit = None,
+    descending: Descending = False,  # noqa: FBT002 - as Typer has it
+    as_json: AsJson = False,  # noqa: FBT002 - likewise
+    account: Account = None,
+) -> None:
+    """List schedules, by id."""
+    query = {"q": q, "owner": owner, "sort": _sort(descending=descending)}
+    _print_list(_SCHEDULES, query, limit, account, as_json=as_json)
+
+
+@caller_lists.command("list")
+def list_caller_lists(  # noqa: PLR0913, PLR0917 - the options of a list
+    q: Search = None,
+    owner: Owner = None,
+    limit: Limit = None,
+    descending: Descending = False,  # noqa: FBT002 - as Typer has it
+    as_json: AsJson = False,  # noqa: FBT002 - likewise
+    account: Account = None,
+) -> None:
+    """List caller lists, by id."""
+    query = {"q": q, "owner": owner, "sort": _sort(descending=descending)}
+    _print_list(_CALLER_LISTS, query, limit, account, as_json=as_json)
 
 
 def _sort(*, descending: bool) -> str:

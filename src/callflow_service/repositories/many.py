@@ -55,6 +55,17 @@ SELECT * FROM (
 WHERE CASE WHEN before IS NULL THEN NOT $3::boolean ELSE before <> to_jsonb(wanted) END
 ORDER BY id"""
 
+# A state leads to a number by its columns, or by a step of a rule or a chain in its documents.
+_STAGE_WITHOUT_NUMBERS: Final = """
+INSERT INTO bulk_flow (device_id, state, version, before, wanted)
+SELECT flow.device_id, flow.state, flow.xmin, to_jsonb(flow),
+    jsonb_populate_record(NULL::callflow, $1::jsonb || jsonb_build_object(
+        'device_id', flow.device_id, 'state', flow.state, 'priority', 1))
+FROM bulk_device AS chosen
+JOIN callflow AS flow ON flow.device_id = chosen.id AND flow.priority = 1
+WHERE flow.target_number IS NOT NULL OR jsonb_path_exists(to_jsonb(flow), '$.**.number')
+ORDER BY flow.device_id, flow.state"""
+
 _LEAVE: Final = """
 INSERT INTO bulk_left
 SELECT known.device_id, known.state, CASE
@@ -96,7 +107,8 @@ WITH told AS (
     RETURNING id, device_id, state, before
 )
 INSERT INTO remembered_flow (kind, holder_id, device_id, state, history_id, before)
-SELECT $8::text, $9::bigint, device_id, state, id, before FROM told WHERE $8::text IS NOT NULL"""
+SELECT $8::text, $9::bigint, device_id, state, id, before FROM told WHERE $8::text IS NOT NULL
+ON CONFLICT (kind, holder_id, device_id, state) DO UPDATE SET history_id = EXCLUDED.history_id"""
 
 # The history is written before the rows are locked, but its turn in the feed must be that of the commit. To write the
 # turn into each entry at the end would take longer than all else that is done under locks, so a number is chosen that
@@ -267,6 +279,11 @@ async def stage(connection: Connection, state: State, flow: CallFlow, holder: Ho
     columns = stored_columns(flow)
     is_empty = columns == stored_columns(Empty())
     await connection.execute(_STAGE, state, json.dumps(columns), is_empty, *_named(holder))
+
+
+async def stage_without_numbers(connection: Connection) -> None:
+    """Stage as empty every state of the chosen devices that leads to a number in any way."""
+    await connection.execute(_STAGE_WITHOUT_NUMBERS, json.dumps(stored_columns(Empty())))
 
 
 async def stage_back(connection: Connection, holder: Holder) -> None:
