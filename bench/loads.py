@@ -6,6 +6,8 @@ import re
 import shutil
 import subprocess
 import sys
+import time
+import urllib.request
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -64,6 +66,16 @@ def at_rate(program: Program, requests: Path, *, rate: float, seconds: float) ->
     """
     command = (sys.executable, str(_HERE / "open_loop.py"), program.url, str(requests), str(rate), str(seconds))
     return _sound(json.loads(_output(*command)))
+
+
+def bulk(program: Program, token: str, change: object) -> tuple[float, int]:
+    """One bulk change: how many seconds it took, and how many states changed."""
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    request = urllib.request.Request(f"{program.url}/v1/bulk", json.dumps(change).encode(), headers)
+    started = time.perf_counter()
+    with urllib.request.urlopen(request) as answer:
+        changed = json.load(answer)["changed"]
+    return time.perf_counter() - started, changed
 
 
 def pgbench(database: SecretStr, kind: str, script: Path, *, devices: int, seconds: int) -> float:

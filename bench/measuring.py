@@ -4,7 +4,8 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -21,13 +22,15 @@ from callflow_service.storage.migrating import migrate
 
 RESULTS: Final = (
     *("update_vs_ceiling", "update_vs_usual", "lookup_vs_ceiling", "p99_vs_ceiling", "million_vs_ten_thousand"),
-    *("endurance", "rss_mb"),
+    *("endurance", "rss_mb", "bulk_seconds"),
 )
 """The numbers of the last line, in its order."""
 
 _PIECE_SECONDS: Final = 15
 _MINUTES_BEFORE_THE_LAST: Final = 3
 _P99_ROUNDS: Final = 3
+_BULK_RATE: Final = 200
+_BULK_SECONDS: Final = 15
 _SWITCH_TIMEOUT_MS: Final = 300
 """After this the service leaves a lookup's question open; it is the default of CALLFLOW_SWITCH_TIMEOUT_MS."""
 
@@ -155,6 +158,28 @@ class Bench:
         self.rates["endurance"] = {"ours": rates, "rss_mb": memory}
         self.results["endurance"] = median(rates[-minute:]) / median(rates[:minute])
         self.results["rss_mb"] = memory[-1]
+
+    def change_all(
+        self, ours: Program, database: SecretStr, requests: Mapping[str, Path], flows: Sequence[object]
+    ) -> None:
+        """Bulk changes of every device, one for each of `flows`, while requests of each kind come at a fixed rate."""
+        token = asyncio.run(world.make_token(database))
+        times: Rates = {"seconds": []} | {f"{kind}, p99 in ms": [] for kind in requests}
+        for flow in flows:
+            with ThreadPoolExecutor() as beside:
+                meanwhile = {
+                    kind: beside.submit(loads.at_rate, ours, file, rate=_BULK_RATE, seconds=_BULK_SECONDS)
+                    for kind, file in requests.items()
+                }
+                time.sleep(self.effort.warm_up)
+                seconds, states = loads.bulk(ours, token, {"where": {"all": True}, "set": {"no_answer": flow}})
+            times["seconds"].append(seconds)
+            for kind, numbers in meanwhile.items():
+                times[f"{kind}, p99 in ms"].append(numbers.result()["p99_ms"])
+            told = ", ".join(f"{name} {measured[-1]:,.1f}" for name, measured in times.items())
+            say(f"a bulk change of {states:,} states, while {_BULK_RATE} of each come in a second: {told}")
+        self.rates["bulk"] = times
+        self.results["bulk_seconds"] = median(times["seconds"])
 
     def as_json(self) -> str:
         """All the numbers."""

@@ -76,6 +76,18 @@ def compare_sizes(bench: Bench) -> None:
     bench.results["million_vs_ten_thousand"] = measuring.ratio(rates, large, small)
 
 
+def change_all(bench: Bench, *, devices: int) -> None:
+    """Bulk changes of a whole world: its states are set for the first time, then changed, then emptied."""
+    url = bench.make_world(devices)
+    requests = {"updates": bench.updates(devices), "lookups": bench.lookups(devices)}
+    actions = (
+        {"action": "forward", "steps": [{"to": {"number": "+37061234567"}}]},
+        *({"action": "voicemail"}, {"action": "empty"}),
+    )
+    with programs.ours(url) as ours:
+        bench.change_all(ours, url, requests, [{"otherwise": action} for action in actions])
+
+
 async def check_durable(url: SecretStr) -> str:
     """The server's version; a server that gives up durability for speed is not measured."""
     connection = await asyncpg.connect(world.address(url))
@@ -96,6 +108,7 @@ def measure(effort: Effort, folder: Path) -> Bench:
     compare(bench, devices=_DEVICES if effort.endurance else _QUICK_DEVICES)
     if effort.endurance:
         compare_sizes(bench)
+        change_all(bench, devices=_DEVICES)
     return bench
 
 

@@ -10,6 +10,7 @@ import asyncpg
 from pydantic import SecretStr
 
 from callflow_service.credentials.switch_passwords import hash_switch_password
+from callflow_service.domain.tokens import new_token, token_hash
 from callflow_service.settings import driver_url
 
 ADMIN_KEY: Final = "benchmark-admin-secret"
@@ -93,6 +94,16 @@ async def fill(url: SecretStr, *, devices: int) -> None:
     await connection.execute("VACUUM ANALYZE")
     await connection.close()
     await checkpoint(url)
+
+
+async def make_token(url: SecretStr) -> str:
+    """A token of the admin's for the JSON API."""
+    token = new_token()
+    connection = await asyncpg.connect(address(url))
+    statement = "INSERT INTO token (account_id, name, scope, token_hash) VALUES (1, 'bench', 'write', $1)"
+    await connection.execute(statement, token_hash(token))
+    await connection.close()
+    return token
 
 
 async def checkpoint(url: SecretStr) -> None:

@@ -108,6 +108,7 @@ async def change_many(request: Request, body: BulkChange, caller: Writer, house:
         warnings = await check_rings(connection, wanted)
         if not body.dry_run:
             entries = await many.tell(connection, caller.origin)
+            await many.catch_up(connection, caller.origin, entries)
             await many.alone(connection)
             await check_rings(connection, wanted)
             await written(connection, caller.origin, entries)

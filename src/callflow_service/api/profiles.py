@@ -225,6 +225,7 @@ async def apply_profile(request: Request, profile_id: Id, caller: Writer, house:
             await many.stage(connection, state, flow, holder)
         warnings = await check_rings(connection, wanted)
         entries = await many.tell(connection, caller.origin, holder)
+        await many.catch_up(connection, caller.origin, entries, holder)
         await many.alone(connection)
         await check_rings(connection, wanted)
         await _lock_unchanged(session, profile)

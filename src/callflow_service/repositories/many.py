@@ -26,43 +26,40 @@ from callflow_service.storage.transactions import run
 from callflow_service.tables import AccountRow, DeviceRow, RememberedFlowRow
 
 _NAMES: Final = ", ".join(STORED)
-_WANTED: Final = ", ".join(f"(flow.wanted).{name}" for name in STORED)
-_SET: Final = ", ".join(f"{name} = (flow.wanted).{name}" for name in STORED)
+_WANTED: Final = ", ".join(f"flow.{name}" for name in STORED)
+_SET: Final = ", ".join(f"{name} = flow.{name}" for name in STORED)
 
-# `wanted` is a whole row, so the columns of a call flow are not listed here. `version` is that of the stored row as it
-# was compared; who changed it meanwhile came first, and is compared with again.
+# What is staged has every column of a stored row, and beside them how the row was, and in which version. Who changed it
+# meanwhile came first, and is compared with again: for these there is `bulk_late`.
 _TABLES: Final = """
 CREATE TEMPORARY TABLE bulk_device (id bigint PRIMARY KEY) ON COMMIT DROP;
 CREATE TEMPORARY TABLE bulk_flow (
-    device_id bigint NOT NULL, state text NOT NULL, version xid, before jsonb, wanted callflow NOT NULL,
-    is_late boolean NOT NULL DEFAULT false, PRIMARY KEY (device_id, state)
+    LIKE callflow, version xid, before jsonb, after jsonb NOT NULL, PRIMARY KEY (device_id, state)
 ) ON COMMIT DROP;
-CREATE TEMPORARY TABLE bulk_done (device_id bigint NOT NULL, state text NOT NULL) ON COMMIT DROP;
+CREATE TEMPORARY TABLE bulk_late (device_id bigint, state text, PRIMARY KEY (device_id, state)) ON COMMIT DROP;
 CREATE TEMPORARY TABLE bulk_left (device_id bigint NOT NULL, state text NOT NULL, reason text NOT NULL) ON COMMIT DROP;
 SET LOCAL work_mem = '64MB'"""
 
 _STAGE: Final = """
-INSERT INTO bulk_flow (device_id, state, version, before, wanted)
-SELECT * FROM (
-    SELECT chosen.id, $1::text, flow.xmin, to_jsonb(flow) AS before,
-        jsonb_populate_record(NULL::callflow, $2::jsonb || jsonb_build_object(
-            'device_id', chosen.id, 'state', $1::text, 'priority', 1)) AS wanted
-    FROM bulk_device AS chosen
-    LEFT JOIN callflow AS flow ON flow.device_id = chosen.id AND flow.state = $1 AND flow.priority = 1
-    WHERE NOT EXISTS (SELECT FROM remembered_flow AS known
-        WHERE known.kind = $4 AND known.holder_id = $5 AND known.device_id = chosen.id AND known.state = $1)
-) AS found
-WHERE CASE WHEN before IS NULL THEN NOT $3::boolean ELSE before <> to_jsonb(wanted) END
-ORDER BY id"""
+INSERT INTO bulk_flow
+SELECT wanted.*, flow.xmin, to_jsonb(flow), to_jsonb(wanted)
+FROM bulk_device AS chosen
+LEFT JOIN callflow AS flow ON flow.device_id = chosen.id AND flow.state = $1 AND flow.priority = 1
+CROSS JOIN LATERAL jsonb_populate_record(NULL::callflow,
+    $2::jsonb || jsonb_build_object('device_id', chosen.id, 'state', $1::text, 'priority', 1)) AS wanted
+WHERE CASE WHEN flow.device_id IS NULL THEN NOT $3::boolean ELSE to_jsonb(flow) <> to_jsonb(wanted) END
+AND NOT EXISTS (SELECT FROM remembered_flow AS known
+    WHERE known.kind = $4 AND known.holder_id = $5 AND known.device_id = chosen.id AND known.state = $1)
+ORDER BY chosen.id"""
 
 # A state leads to a number by its columns, or by a step of a rule or a chain in its documents.
 _STAGE_WITHOUT_NUMBERS: Final = """
-INSERT INTO bulk_flow (device_id, state, version, before, wanted)
-SELECT flow.device_id, flow.state, flow.xmin, to_jsonb(flow),
-    jsonb_populate_record(NULL::callflow, $1::jsonb || jsonb_build_object(
-        'device_id', flow.device_id, 'state', flow.state, 'priority', 1))
+INSERT INTO bulk_flow
+SELECT wanted.*, flow.xmin, to_jsonb(flow), to_jsonb(wanted)
 FROM bulk_device AS chosen
 JOIN callflow AS flow ON flow.device_id = chosen.id AND flow.priority = 1
+CROSS JOIN LATERAL jsonb_populate_record(NULL::callflow, $1::jsonb || jsonb_build_object(
+    'device_id', flow.device_id, 'state', flow.state, 'priority', 1)) AS wanted
 WHERE flow.target_number IS NOT NULL OR jsonb_path_exists(to_jsonb(flow), '$.**.number')
 ORDER BY flow.device_id, flow.state"""
 
@@ -88,27 +85,35 @@ WHERE known.kind = $1 AND known.holder_id = $2 AND (chosen.id IS NULL OR flow.de
             AND device_id = known.device_id))"""
 
 _STAGE_BACK: Final = """
-INSERT INTO bulk_flow (device_id, state, version, before, wanted)
-SELECT known.device_id, known.state, flow.xmin, to_jsonb(flow),
-    jsonb_populate_record(NULL::callflow, coalesce(known.before, $3::jsonb) || jsonb_build_object(
-        'device_id', known.device_id, 'state', known.state, 'priority', 1))
+INSERT INTO bulk_flow
+SELECT wanted.*, flow.xmin, to_jsonb(flow), to_jsonb(wanted)
 FROM remembered_flow AS known
 JOIN callflow AS flow ON flow.device_id = known.device_id AND flow.state = known.state AND flow.priority = 1
+CROSS JOIN LATERAL jsonb_populate_record(NULL::callflow, coalesce(known.before, $3::jsonb)
+    || jsonb_build_object('device_id', known.device_id, 'state', known.state, 'priority', 1)) AS wanted
 WHERE known.kind = $1 AND known.holder_id = $2 AND NOT EXISTS (SELECT FROM bulk_left AS kept
     WHERE kept.device_id = known.device_id AND kept.state = known.state)
 ORDER BY known.device_id"""
 
-_TELL: Final = """
-WITH told AS (
-    INSERT INTO callflow_history
-        (account_id, face, address, request_id, undoes, turn, device_id, state, priority, before, after)
-    SELECT $1, $2, $3, $4, $5, $6, device_id, state, 1, before, to_jsonb(wanted)
-    FROM bulk_flow WHERE is_late = $7 ORDER BY device_id, state
-    RETURNING id, device_id, state, before
-)
-INSERT INTO remembered_flow (kind, holder_id, device_id, state, history_id, before)
-SELECT $8::text, $9::bigint, device_id, state, id, before FROM told WHERE $8::text IS NOT NULL
-ON CONFLICT (kind, holder_id, device_id, state) DO UPDATE SET history_id = EXCLUDED.history_id"""
+_ALL: Final = "bulk_flow AS flow"
+_LATE: Final = "bulk_late JOIN bulk_flow AS flow USING (device_id, state)"
+
+
+def _tell_statement(staged: str) -> str:
+    return f"""
+    WITH told AS (
+        INSERT INTO callflow_history
+            (account_id, face, address, request_id, undoes, turn, device_id, state, priority, before, after)
+        SELECT $1, $2, $3, $4, $5, $6, flow.device_id, flow.state, 1, flow.before, flow.after
+        FROM {staged} ORDER BY flow.device_id, flow.state
+        RETURNING id, device_id, state, before
+    )
+    INSERT INTO remembered_flow (kind, holder_id, device_id, state, history_id, before)
+    SELECT $7::text, $8::bigint, device_id, state, id, before FROM told WHERE $7::text IS NOT NULL
+    ON CONFLICT (kind, holder_id, device_id, state) DO UPDATE SET history_id = EXCLUDED.history_id"""  # noqa: S608 - ours
+
+
+_TELL: Final = {staged: _tell_statement(staged) for staged in (_ALL, _LATE)}
 
 # The history is written before the rows are locked, but its turn in the feed must be that of the commit. To write the
 # turn into each entry at the end would take longer than all else that is done under locks, so a number is chosen that
@@ -120,56 +125,78 @@ SELECT setval('callflow_history_id_seq', $1) FROM callflow_history_id_seq WHERE 
 _AHEAD: Final = 100_000
 """How many changes others may make between the history and the commit of a bulk change: seconds."""
 
-_WRITE: Final = f"""
-WITH changed AS (
-    UPDATE callflow SET {_SET} FROM bulk_flow AS flow
-    WHERE callflow.device_id = flow.device_id AND callflow.state = flow.state AND callflow.priority = 1
-    AND callflow.xmin = flow.version AND flow.is_late = $1
-    RETURNING callflow.device_id, callflow.state
-), added AS (
-    INSERT INTO callflow (device_id, state, priority, {_NAMES})
-    SELECT flow.device_id, flow.state, 1, {_WANTED} FROM bulk_flow AS flow
-    WHERE flow.version IS NULL AND flow.is_late = $1 AND EXISTS (SELECT FROM device WHERE id = flow.device_id)
-    ORDER BY flow.device_id, flow.state
-    ON CONFLICT DO NOTHING
-    RETURNING device_id, state
-)
-INSERT INTO bulk_done SELECT * FROM changed UNION ALL SELECT * FROM added"""  # noqa: S608 - our own names
 
-_FIND_LATE: Final = """
-UPDATE bulk_flow AS flow SET is_late = true WHERE NOT EXISTS (
-    SELECT FROM bulk_done AS done WHERE done.device_id = flow.device_id AND done.state = flow.state)"""
+def _write_statement(staged: str) -> str:
+    return f"""
+    WITH changed AS (
+        UPDATE callflow SET {_SET} FROM {staged}
+        WHERE callflow.device_id = flow.device_id AND callflow.state = flow.state AND callflow.priority = 1
+        AND callflow.xmin = flow.version
+        RETURNING 1
+    ), added AS (
+        INSERT INTO callflow (device_id, state, priority, {_NAMES})
+        SELECT flow.device_id, flow.state, 1, {_WANTED} FROM {staged}
+        WHERE flow.version IS NULL AND EXISTS (SELECT FROM device WHERE id = flow.device_id)
+        ORDER BY flow.device_id, flow.state
+        ON CONFLICT DO NOTHING
+        RETURNING 1
+    )
+    SELECT (SELECT count(*) FROM changed) + (SELECT count(*) FROM added)"""  # noqa: S608 - our own names
 
+
+_WRITE: Final = {staged: _write_statement(staged) for staged in (_ALL, _LATE)}
+
+
+def _find_late_statement(version: str) -> str:
+    return f"""
+    INSERT INTO bulk_late
+    SELECT flow.device_id, flow.state FROM bulk_flow AS flow LEFT JOIN callflow AS stored
+        ON stored.device_id = flow.device_id AND stored.state = flow.state AND stored.priority = 1
+    WHERE stored.xmin IS DISTINCT FROM {version}"""  # noqa: S608 - our own names
+
+
+_FIND_LATE: Final = _find_late_statement("flow.version")
+# What this transaction has written bears its number, as what it has staged does.
+_FIND_UNWRITTEN: Final = _find_late_statement("flow.xmin")
+
+# An array, so that entries are found by an index, whatever the planner knows of a table that has just grown. What was
+# remembered before this change stays: it is not what was staged.
 _UNTELL: Final = """
 WITH untold AS (
-    DELETE FROM callflow_history AS told USING bulk_flow AS flow
-    WHERE flow.is_late AND told.device_id = flow.device_id AND told.id >= $1 AND told.state = flow.state
-    AND told.request_id = $2 AND told.kind = 'callflow'
+    DELETE FROM callflow_history WHERE id = ANY (ARRAY(SELECT (
+        SELECT told.id FROM callflow_history AS told
+        WHERE told.device_id = late.device_id AND told.id >= $1 AND told.state = late.state
+        AND told.request_id = $2 AND told.kind = 'callflow' ORDER BY told.id DESC LIMIT 1
+    ) FROM bulk_late AS late))
 )
-DELETE FROM remembered_flow AS known USING bulk_flow AS flow
-WHERE flow.is_late AND known.kind = $3 AND known.holder_id = $4
-AND known.device_id = flow.device_id AND known.state = flow.state"""
+DELETE FROM remembered_flow AS known USING bulk_late AS late JOIN bulk_flow AS flow USING (device_id, state)
+WHERE known.kind = $3 AND known.holder_id = $4 AND known.device_id = late.device_id AND known.state = late.state
+AND known.before IS NOT DISTINCT FROM flow.before"""
 
-# The rows are locked from here on, so that they are written at the second attempt.
-_COMPARE_AGAIN: Final = (
-    "UPDATE bulk_flow SET version = NULL, before = NULL WHERE is_late",
-    """WITH now AS (
+
+def _compare_again_statement(lock: str) -> str:
+    return f"""
+    WITH now AS (
         SELECT stored.device_id, stored.state, stored.xmin AS version, to_jsonb(stored) AS before
-        FROM callflow AS stored
-        JOIN bulk_flow AS flow ON flow.device_id = stored.device_id AND flow.state = stored.state
-        WHERE flow.is_late AND stored.priority = 1
-        ORDER BY stored.device_id, stored.state FOR NO KEY UPDATE OF stored
+        FROM bulk_late JOIN callflow AS stored USING (device_id, state) WHERE stored.priority = 1
+        ORDER BY stored.device_id, stored.state {lock}
     )
-    UPDATE bulk_flow AS flow SET version = now.version, before = now.before FROM now
-    WHERE flow.device_id = now.device_id AND flow.state = now.state""",
-    "DELETE FROM bulk_flow WHERE is_late AND (version IS NULL OR before = to_jsonb(wanted))",
-)
+    UPDATE bulk_flow AS flow SET version = now.version, before = now.before
+    FROM bulk_late LEFT JOIN now USING (device_id, state)
+    WHERE flow.device_id = bulk_late.device_id AND flow.state = bulk_late.state"""  # noqa: S608 - ours
+
+
+_COMPARE_AGAIN: Final = _compare_again_statement("")
+_LOCK_AND_COMPARE: Final = _compare_again_statement("FOR NO KEY UPDATE OF stored")
+_DROP_EQUAL: Final = """
+DELETE FROM bulk_flow AS flow USING bulk_late AS late
+WHERE flow.device_id = late.device_id AND flow.state = late.state AND (version IS NULL OR before = after)"""
 
 _LEADS_BACK: Final = """
-SELECT flow.device_id, flow.state, coalesce((flow.wanted).target_device_id, did.device_id) FROM bulk_flow AS flow
-LEFT JOIN did ON ltrim(did.number, '+') = ltrim((flow.wanted).target_number, '+')
-WHERE (flow.wanted).action = 'forward' AND coalesce((flow.wanted).target_device_id, did.device_id) IS NOT NULL
-AND (flow.state = 'before_call' OR coalesce((flow.wanted).target_device_id, did.device_id) = flow.device_id)
+SELECT flow.device_id, flow.state, coalesce(flow.target_device_id, did.device_id) FROM bulk_flow AS flow
+LEFT JOIN did ON ltrim(did.number, '+') = ltrim(flow.target_number, '+')
+WHERE flow.action = 'forward' AND coalesce(flow.target_device_id, did.device_id) IS NOT NULL
+AND (flow.state = 'before_call' OR coalesce(flow.target_device_id, did.device_id) = flow.device_id)
 ORDER BY flow.device_id, flow.state"""
 
 _LEADS_ON: Final = """
@@ -325,8 +352,16 @@ async def tell(connection: Connection, origin: Origin, holder: Holder | None = N
     await connection.execute("ANALYZE bulk_flow")
     ((after, turn),) = await connection.fetch(_DRAW_TURN, _AHEAD)
     entries = Entries(after, turn)
-    await _tell(connection, origin, entries, holder, is_late=False)
+    await _tell(connection, origin, entries, holder, _ALL)
     return entries
+
+
+async def catch_up(connection: Connection, origin: Origin, entries: Entries, holder: Holder | None = None) -> None:
+    """Compare and tell anew what others changed by now, so that less of it is left for when the rows are locked."""
+    if await _find_late(connection, _FIND_LATE):
+        await _untell(connection, origin, entries, holder)
+        await _compare_again(connection, _COMPARE_AGAIN)
+        await _tell(connection, origin, entries, holder, _LATE)
 
 
 async def alone(connection: Connection) -> None:
@@ -340,11 +375,11 @@ async def write(connection: Connection, origin: Origin, entries: Entries, holder
     Raises:
         asyncpg.IntegrityConstraintViolationError: What a call flow names vanished meanwhile.
     """
-    if await _write(connection, origin, entries, holder):
-        for statement in _COMPARE_AGAIN:
-            await connection.execute(statement)
-        await _tell(connection, origin, entries, holder, is_late=True)
-        await connection.execute(_WRITE, True)  # noqa: FBT003 - a parameter of SQL
+    if await _write(connection):
+        await _untell(connection, origin, entries, holder)
+        await _compare_again(connection, _LOCK_AND_COMPARE)
+        await _tell(connection, origin, entries, holder, _LATE)
+        await connection.execute(_WRITE[_LATE])
     await connection.execute(_TAKE_TURN, entries.turn)
 
 
@@ -354,8 +389,9 @@ async def write_back(connection: Connection, origin: Origin, entries: Entries, h
     Raises:
         asyncpg.IntegrityConstraintViolationError: What a call flow names vanished meanwhile.
     """
-    if await _write(connection, origin, entries, None):
-        late = await connection.fetch("SELECT device_id, state FROM bulk_flow WHERE is_late")
+    if await _write(connection):
+        await _untell(connection, origin, entries, None)
+        late = await connection.fetch("SELECT device_id, state FROM bulk_late")
         await leave(connection, [(device, State(state)) for device, state in late], "changed_since")
     await connection.execute(_TAKE_TURN, entries.turn)
     await connection.execute("DELETE FROM remembered_flow WHERE kind = $1 AND holder_id = $2", holder.kind, holder.id)
@@ -365,7 +401,7 @@ async def changed(connection: Connection, limit: int) -> tuple[int, list[Changed
     """How many states change, and the first of them."""
     count = await connection.fetchval("SELECT count(*) FROM bulk_flow")
     rows = await connection.fetch(
-        f"SELECT device_id, state, before, to_jsonb(wanted) FROM bulk_flow ORDER BY {_ORDER} LIMIT $1",  # noqa: S608 - ours
+        f"SELECT device_id, state, before, after FROM bulk_flow ORDER BY {_ORDER} LIMIT $1",  # noqa: S608 - ours
         limit,
     )
     return count, [Changed(device, State(state), before, after) for device, state, before, after in rows]
@@ -378,25 +414,38 @@ async def left(connection: Connection, limit: int) -> tuple[int, list[Left]]:
     return count, [Left(device, State(state), reason) for device, state, reason in rows]
 
 
-async def _tell(
-    connection: Connection, origin: Origin, entries: Entries, holder: Holder | None, *, is_late: bool
-) -> None:
+async def _tell(connection: Connection, origin: Origin, entries: Entries, holder: Holder | None, staged: str) -> None:
     sender = origin.sender
     parameters = (origin.account_id, origin.face, sender.address, sender.request_id, origin.undoes, entries.turn)
     # They have their turn.
     await connection.execute("SELECT set_config('callflow.one_statement', 'on', true)")
-    await connection.execute(_TELL, *parameters, is_late, *_named(holder))
+    await connection.execute(_TELL[staged], *parameters, *_named(holder))
     await connection.execute("SELECT set_config('callflow.one_statement', 'off', true)")
 
 
-async def _write(connection: Connection, origin: Origin, entries: Entries, holder: Holder | None) -> bool:
-    """Write what is staged; whether something came in between, which is late then, and told of no longer."""
-    done = await connection.execute(_WRITE, False)  # noqa: FBT003 - a parameter of SQL
-    if int(done.rpartition(" ")[2]) == await connection.fetchval("SELECT count(*) FROM bulk_flow"):
+async def _write(connection: Connection) -> bool:
+    """Write what is staged; whether something came in between, which is late then."""
+    written = await connection.fetchval(_WRITE[_ALL])
+    if written == await connection.fetchval("SELECT count(*) FROM bulk_flow"):
         return False
-    await connection.execute(_FIND_LATE)
+    return await _find_late(connection, _FIND_UNWRITTEN)
+
+
+async def _find_late(connection: Connection, statement: str) -> bool:
+    await connection.execute("TRUNCATE bulk_late")
+    found = await connection.execute(statement)
+    await connection.execute("ANALYZE bulk_late")
+    return not found.endswith(" 0")
+
+
+async def _untell(connection: Connection, origin: Origin, entries: Entries, holder: Holder | None) -> None:
     await connection.execute(_UNTELL, entries.after, origin.sender.request_id, *_named(holder))
-    return True
+
+
+async def _compare_again(connection: Connection, statement: str) -> None:
+    """Compare what is late with what is stored now; what is gone, or as it shall be, is staged no longer."""
+    await connection.execute(statement)
+    await connection.execute(_DROP_EQUAL)
 
 
 def _named(holder: Holder | None) -> tuple[str | None, int | None]:
