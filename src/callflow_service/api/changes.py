@@ -113,7 +113,7 @@ async def follow_changes(
     ending: asyncio.Event = request.state.ending
     if ending.is_set():
         raise Problem("unavailable", "The service is ending.", headers={"Retry-After": "2"})
-    if house.feed.followers >= house.max_streams:
+    if house.feed.streams >= house.max_streams:
         detail = f"{house.max_streams} streams are open here already, and no more may be."
         raise Problem("unavailable", detail, headers={"Retry-After": "10"})
     after = await _position(house, last_event_id or where.after)
@@ -136,7 +136,7 @@ class _Following:
         every = self.house.comment_seconds
         due = time.monotonic() + every
         with suppress(Problem):
-            async with self.house.feed.followed():
+            async with self.house.feed.streamed():
                 while not self.ending.is_set():
                     page = await self._page()
                     if page and page.entries:

@@ -38,7 +38,8 @@ class Feed:
         self._moved = asyncio.Event()
         self._is_due = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
-        self.followers = 0
+        self._followers = 0
+        self.streams = 0
 
     async def page(self, viewer: Account | None, *, after: int, limit: int) -> Page:
         """At most `limit` changes that `viewer` may see, all of them where it is None, the newest included.
@@ -70,19 +71,29 @@ class Feed:
     @asynccontextmanager
     async def followed(self) -> AsyncIterator[None]:
         """Look for changes meanwhile, as soon as they come."""
-        self.followers += 1
+        self._followers += 1
         if self._running is None:
             self._head = -1
             self._running = asyncio.create_task(self._run())
         try:
             yield
         finally:
-            self.followers -= 1
-            if not self.followers:
+            self._followers -= 1
+            if not self._followers:
                 running, self._running = self._running, None
                 running.cancel()
                 with suppress(asyncio.CancelledError):
                     await running
+
+    @asynccontextmanager
+    async def streamed(self) -> AsyncIterator[None]:
+        """As `followed`, and counted in `streams`: by a client, of whom there may be too many."""
+        self.streams += 1
+        try:
+            async with self.followed():
+                yield
+        finally:
+            self.streams -= 1
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncSession]:
