@@ -119,7 +119,10 @@ async def driver(session: AsyncSession) -> Connection:
 
 # The transaction begins on the connection with the first statement, and not before.
 _NOTHING: Final = text("SELECT")
-_SET_ORIGIN: Final = text("SELECT set_config('callflow.origin', :origin, true), pg_advisory_xact_lock_shared(:lock)")
+# Behind a pooler the connection may have been one of `database`, whose statements are transactions of their own.
+_SET_ORIGIN: Final = text("""
+SELECT set_config('callflow.origin', :origin, true), set_config('callflow.one_statement', 'off', true),
+    pg_advisory_xact_lock_shared(:lock)""")
 
 
 def _written(origin: Origin) -> str:
