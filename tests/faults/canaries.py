@@ -17,6 +17,7 @@ ENCRYPTION_KEY: Final = f"{MARK}{'A' * 31}="
 DATABASE_PASSWORD: Final = f"{MARK}-database"
 REDIS_PASSWORD: Final = f"{MARK}-redis"
 SWITCH_PASSWORD: Final = f"{MARK}-switch"
+WEBHOOK_SECRET: Final = f"whsec_{MARK * 4}"
 SENT_PASSWORD: Final = f"{MARK}-sent-p"
 """What a client sends as `p` though the account has no password, or another one."""
 

@@ -136,7 +136,7 @@ class Ledger:
     async def losses(self, cluster: Cluster) -> Losses:
         """Hold what the database has against what was acknowledged."""
         async with connection_to(cluster) as connection:
-            rows = await connection.fetch("SELECT * FROM callflow_history ORDER BY id")
+            rows = await connection.fetch("SELECT * FROM callflow_history WHERE kind = 'callflow' ORDER BY id")
             stored = await connection.fetch("SELECT device_id, state, to_jsonb(callflow) AS flow FROM callflow")
         saved: dict[str, list[int]] = defaultdict(list)
         chains: dict[State, list[Any]] = defaultdict(list)
