@@ -16,6 +16,7 @@ from callflow_service.api import problems
 from callflow_service.domain.tokens import new_token, token_hash
 from callflow_service.mor.face import FAILED_TRANSPORT
 from callflow_service.mor.pages import error_page
+from callflow_service.storage import locks
 from callflow_service.web.headers import SECURITY_HEADERS
 from clusters import free_port
 from mor_requests import GET, UPDATE, answer, get, got, update, updated
@@ -276,3 +277,17 @@ async def test_each_change_comes_through_a_stream_at_once(
             async for line in lines:
                 if line.startswith("data: "):
                     break
+
+
+async def test_a_bulk_change_may_take_its_time(proxy: httpx.AsyncClient, demo_database: asyncpg.Connection) -> None:
+    token = new_token()
+    statement = "INSERT INTO token (account_id, name, scope, token_hash) VALUES (1, 'test', 'write', $1)"
+    await demo_database.execute(statement, token_hash(token))
+    headers = {"Authorization": f"Bearer {token}"}
+    sent = {"where": {"devices": [4]}, "set": {"failed": {"otherwise": {"action": "voicemail"}}}}
+    async with demo_database.transaction():
+        await demo_database.execute(f"SELECT pg_advisory_xact_lock_shared({locks.CHANGING})")
+        changing = asyncio.create_task(proxy.post("/v1/bulk", json=sent, headers=headers, timeout=60))
+        await asyncio.sleep(11)
+        assert not changing.done()
+    assert (await changing).json()["changed"] == 1
