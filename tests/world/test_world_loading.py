@@ -626,7 +626,11 @@ switches:
     await load_world(loaded_url, file, keys=KEYS, dry_run=True)
     history = "SELECT kind, resource, device_id, before, after FROM callflow_history ORDER BY kind, resource"
     assert await fetch(loaded_url, history) == []
+    listening, heard = await asyncpg.connect(asyncpg_url(loaded_url)), asyncio.Event()
+    await listening.add_listener("callflow_changes", lambda *_: heard.set())
     await load_world(loaded_url, file, keys=KEYS)
+    await asyncio.wait_for(heard.wait(), 60)
+    await listening.close()
     rows = await fetch(loaded_url, history)
     told = []
     for kind, resource, device, before, after in rows:

@@ -10,6 +10,7 @@ from typing import Annotated, Final, NoReturn, TypeVar
 import typer
 from rich.console import Console
 from rich.table import Table
+from sqlalchemy import text
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -19,7 +20,8 @@ from callflow_service.domain.history import Face, Origin, Sender
 from callflow_service.domain.tokens import Scope, new_token
 from callflow_service.repositories import operators, tokens
 from callflow_service.storage.embedded import settings_with_database
-from callflow_service.storage.transactions import Transactions, set_origin
+from callflow_service.storage.transactions import Transactions, run, set_origin
+from callflow_service.storage.waking import NOTIFY
 from callflow_service.tables import AccountRow, TokenRow
 
 app = typer.Typer(help="Tokens of the JSON API.", no_args_is_help=True)
@@ -52,6 +54,7 @@ def create(
             _err.print("Warning: a reseller without the PBX addon may do nothing with a token.")
         await set_origin(session, await _origin(session))
         token = new_token()
+        await run(session, text(NOTIFY))
         await tokens.create(session, account_id=found.id, name=name, scope=scope, token=token, expires_at=expires_at)
         return token
 
@@ -86,6 +89,7 @@ def revoke(
         if await session.get(TokenRow, token_id) is None:
             return False
         await set_origin(session, await _origin(session))
+        await run(session, text(NOTIFY))
         await tokens.revoke(session, token_id)
         return True
 
@@ -94,10 +98,10 @@ def revoke(
     _out.print(f"Token {token_id} is revoked.")
 
 
-def _lifetime(text: str) -> timedelta | None:
-    if text == "never":
+def _lifetime(expires: str) -> timedelta | None:
+    if expires == "never":
         return None
-    found = re.fullmatch(r"([1-9][0-9]{0,4})([mhdw])", text)
+    found = re.fullmatch(r"([1-9][0-9]{0,4})([mhdw])", expires)
     if found is None:
         raise typer.BadParameter("must be a number with m, h, d or w, such as 30d, or never", param_hint="--expires")
     return timedelta(**{_UNITS[found[2]]: int(found[1])})
@@ -112,7 +116,7 @@ async def _origin(session: AsyncSession) -> Origin:
 def _in_transaction(work: Callable[[AsyncSession], Awaitable[T]]) -> T:
     settings = settings_with_database()
 
-    async def run() -> T:
+    async def in_one() -> T:
         transactions = Transactions(settings.database_url, size=1, timeout_ms=_COMMAND_TIMEOUT_MS)
         try:
             async with transactions.begin() as session:
@@ -120,7 +124,7 @@ def _in_transaction(work: Callable[[AsyncSession], Awaitable[T]]) -> T:
         finally:
             await transactions.close()
 
-    return asyncio.run(run())
+    return asyncio.run(in_one())
 
 
 def _fail(sentence: str) -> NoReturn:

@@ -18,6 +18,7 @@ from callflow_service.intake.staging import BATCH, Placed, stage
 from callflow_service.resources.models import Section
 from callflow_service.storage import locks
 from callflow_service.storage.connecting import connected
+from callflow_service.storage.waking import NOTIFY
 from callflow_service.world.errors import WorldError
 from callflow_service.world.parsing import parse_item
 from callflow_service.world.reading import RawItem, read_items
@@ -99,6 +100,8 @@ async def load_world(  # noqa: PLR0913 - all but two are asked for by name
             except _INTERFERENCE as error:
                 raise WorldError(file, None, _interference(error)) from error
             await (transaction.rollback() if dry_run else transaction.commit())
+            if not dry_run:
+                await connection.execute(NOTIFY)
     return report
 
 
