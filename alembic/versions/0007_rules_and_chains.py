@@ -37,14 +37,160 @@ _ACCOUNT_CHECKS = {
     "targets": "jsonb_typeof(targets) = 'object'",
 }
 _NAMED = ("schedule", "caller_list")
+# What is impossible cannot be stored in the documents of rules and chains either.
+_POSSIBLE = (
+    """
+CREATE FUNCTION callflow_is_action(action jsonb, state text) RETURNS boolean LANGUAGE sql IMMUTABLE STRICT AS $$
+SELECT coalesce(CASE action ->> 'action'
+    WHEN 'empty' THEN true
+    WHEN 'voicemail' THEN NOT action ? 'of' OR jsonb_typeof(action #> '{of,device}') = 'number'
+    WHEN 'end' THEN action -> 'cause' IN ('486', '480', '603', '404')
+    WHEN 'fax_detect' THEN state = 'before_call' AND jsonb_typeof(action #> '{to,device}') = 'number'
+    WHEN 'forward' THEN
+        (SELECT count(*) FROM jsonb_path_query(action, 'strict $.steps[*]', silent => true)) BETWEEN 1 AND 10
+        AND action #>> '{then,action}' IN ('empty', 'voicemail', 'end')
+        AND callflow_is_action(action -> 'then', state)
+        AND NOT EXISTS (
+            SELECT FROM jsonb_path_query(action, 'strict $.steps[*]', silent => true) AS step
+            WHERE coalesce(jsonb_typeof(step #> '{to,device}') = 'number', false)
+                = coalesce(step #>> '{to,number}' ~ '^[+]?[0-9*#]{1,32}$', false)
+            OR NOT coalesce((step ->> 'ring_seconds')::integer BETWEEN 1 AND 3600, true)
+            OR NOT coalesce(CASE step #>> '{caller_id,kind}'
+                WHEN 'device' THEN true
+                WHEN 'source' THEN true
+                WHEN 'did' THEN jsonb_typeof(step #> '{caller_id,did}') = 'number'
+                WHEN 'custom' THEN char_length(step #>> '{caller_id,text}') <= 255
+            END, false)
+        )
+END, false)
+$$""",
+    """
+CREATE FUNCTION callflow_are_rules(rules jsonb, state text) RETURNS boolean LANGUAGE sql IMMUTABLE STRICT AS $$
+SELECT coalesce(
+    (SELECT count(*) FROM jsonb_path_query(rules, 'strict $[*]', silent => true)) BETWEEN 1 AND 20
+    AND NOT EXISTS (
+        SELECT FROM jsonb_path_query(rules, 'strict $[*]', silent => true) AS rule
+        WHERE NOT coalesce(
+            jsonb_typeof(rule -> 'name') = 'string' AND jsonb_typeof(rule -> 'enabled') = 'boolean'
+            AND jsonb_typeof(rule -> 'if') = 'object' AND callflow_is_action(rule -> 'do', state),
+        false)
+    ),
+false)
+$$""",
+)
+# What rules and chains name by an id must be there, as long as they name it.
+_REFERENCES = """
+CREATE FUNCTION callflow_references() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    stored jsonb;
+BEGIN
+    IF TG_OP = 'TRUNCATE' THEN
+        DELETE FROM callflow_reference;
+        RETURN NULL;
+    END IF;
+    DELETE FROM callflow_reference AS named WHERE named.device_id = OLD.device_id AND named.state = OLD.state;
+    IF TG_OP = 'DELETE' THEN
+        RETURN NULL;
+    END IF;
+    stored := jsonb_build_array(NEW.rules, NEW.otherwise);
+    INSERT INTO callflow_reference
+        (device_id, state, target_device_id, target_number, did_id, schedule_id, caller_list_id)
+    SELECT NEW.device_id, NEW.state, target::bigint, number, did::bigint, schedule::bigint, list::bigint
+    FROM (
+        SELECT jsonb_path_query(stored, 'strict $.**.device') #>> '{}', NULL, NULL, NULL, NULL
+        UNION SELECT NULL, jsonb_path_query(stored, 'strict $.**.number') #>> '{}', NULL, NULL, NULL
+        UNION SELECT NULL, NULL, jsonb_path_query(stored, 'strict $.**.did') #>> '{}', NULL, NULL
+        UNION SELECT NULL, NULL, NULL, jsonb_path_query(stored, 'strict $.**.schedule') #>> '{}', NULL
+        UNION SELECT NULL, NULL, NULL, jsonb_path_query(stored, 'strict $.**.not_schedule') #>> '{}', NULL
+        UNION SELECT NULL, NULL, NULL, NULL, jsonb_path_query(stored, 'strict $.**.list') #>> '{}'
+        UNION SELECT NULL, NULL, NULL, NULL, jsonb_path_query(stored, 'strict $.**.not_list') #>> '{}'
+    ) AS named (target, number, did, schedule, list);
+    RETURN NULL;
+END
+$$"""
+_NAMED_BY_FLOWS = ("target_device_id", "did_id", "schedule_id", "caller_list_id")
 
 
 def upgrade() -> None:
     _add_what_conditions_stand_on()
+    _add_rules_and_chains()
 
 
 def downgrade() -> None:
+    _drop_rules_and_chains()
     _drop_what_conditions_stand_on()
+
+
+def _add_rules_and_chains() -> None:
+    for function in _POSSIBLE:
+        op.execute(function)
+    for column in ("rules", "otherwise"):
+        op.add_column("callflow", sa.Column(column, postgresql.JSONB(), nullable=True))
+    op.create_check_constraint("rules", "callflow", "callflow_are_rules(rules, state)")
+    op.create_check_constraint("otherwise", "callflow", "callflow_is_action(otherwise, state)")
+    op.create_table(
+        "callflow_reference",
+        sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
+        sa.Column("device_id", sa.BigInteger(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("target_device_id", sa.BigInteger(), nullable=True),
+        sa.Column("target_number", sa.Text(), nullable=True),
+        sa.Column("did_id", sa.BigInteger(), nullable=True),
+        sa.Column("schedule_id", sa.BigInteger(), nullable=True),
+        sa.Column("caller_list_id", sa.BigInteger(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["device_id"], ["device.id"], name=op.f("fk_callflow_reference_device_id"), ondelete="CASCADE"
+        ),
+        sa.ForeignKeyConstraint(
+            ["target_device_id"], ["device.id"], name=op.f("fk_callflow_reference_target_device_id")
+        ),
+        sa.ForeignKeyConstraint(
+            ["did_id", "device_id"], ["did.id", "did.device_id"], name=op.f("fk_callflow_reference_did_id_device_id")
+        ),
+        sa.ForeignKeyConstraint(["schedule_id"], ["schedule.id"], name=op.f("fk_callflow_reference_schedule_id")),
+        sa.ForeignKeyConstraint(
+            ["caller_list_id"], ["caller_list.id"], name=op.f("fk_callflow_reference_caller_list_id")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_callflow_reference")),
+    )
+    op.create_index(
+        op.f("ix_callflow_reference_device_id_callflow_reference_state"), "callflow_reference", ["device_id", "state"]
+    )
+    for column in _NAMED_BY_FLOWS:
+        op.create_index(
+            op.f(f"ix_callflow_reference_{column}"),
+            "callflow_reference",
+            [column],
+            postgresql_where=sa.text(f"{column} IS NOT NULL"),
+        )
+    op.execute(_REFERENCES)
+    op.execute(
+        "CREATE TRIGGER refers AFTER INSERT ON callflow FOR EACH ROW "
+        "WHEN (NEW.rules IS NOT NULL OR NEW.otherwise IS NOT NULL) EXECUTE FUNCTION callflow_references()"
+    )
+    op.execute(
+        "CREATE TRIGGER refers_anew AFTER UPDATE ON callflow FOR EACH ROW WHEN (OLD.rules IS DISTINCT FROM NEW.rules "
+        "OR OLD.otherwise IS DISTINCT FROM NEW.otherwise) EXECUTE FUNCTION callflow_references()"
+    )
+    op.execute(
+        "CREATE TRIGGER refers_no_more AFTER DELETE ON callflow FOR EACH ROW "
+        "WHEN (OLD.rules IS NOT NULL OR OLD.otherwise IS NOT NULL) EXECUTE FUNCTION callflow_references()"
+    )
+    op.execute(
+        "CREATE TRIGGER refers_to_nothing AFTER TRUNCATE ON callflow "
+        "FOR EACH STATEMENT EXECUTE FUNCTION callflow_references()"
+    )
+
+
+def _drop_rules_and_chains() -> None:
+    for trigger in ("refers", "refers_anew", "refers_no_more", "refers_to_nothing"):
+        op.execute(f"DROP TRIGGER {trigger} ON callflow")
+    op.execute("DROP FUNCTION callflow_references")
+    op.drop_table("callflow_reference")
+    for column in ("rules", "otherwise"):
+        op.drop_column("callflow", column)
+    op.execute("DROP FUNCTION callflow_are_rules")
+    op.execute("DROP FUNCTION callflow_is_action")
 
 
 def _add_what_conditions_stand_on() -> None:

@@ -9,12 +9,15 @@ from functools import partial
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
+from callflow_service.almanac.numbers import read_number
+from callflow_service.almanac.opening import is_open
 from callflow_service.api.webhooks import message_of
 from callflow_service.credentials.api_keys import Keyring
 from callflow_service.credentials.guesses import Guesses
 from callflow_service.credentials.passwords import Passwords
 from callflow_service.delivery.dispatcher import Dispatcher
 from callflow_service.delivery.sending import Sending
+from callflow_service.domain.targets import refusal_of
 from callflow_service.settings import Settings
 from callflow_service.storage.database import Database
 from callflow_service.storage.replica import ReplicaFirst
@@ -97,6 +100,7 @@ def build_components(settings: Settings) -> Components:
         max_in_flight=settings.max_in_flight,
     )
     reading = _reading(settings, database)
+    refusal = partial(refusal_of, read_number, settings.country or None)
     teller = Teller(database)
     timeout_ms = settings.database_timeout_ms
     transactions = Transactions(settings.database_url, size=_TRANSACTIONS, timeout_ms=timeout_ms, tell=teller)
@@ -121,6 +125,7 @@ def build_components(settings: Settings) -> Components:
                 Passwords(guesses.refuse_known),
                 keys,
             ),
+            refusal,
             teller,
         ),
         calls=Calls(
@@ -128,7 +133,10 @@ def build_components(settings: Settings) -> Components:
             SwitchUsers(reading, guesses),
             settings.technologies,
             settings.max_diversions,
+            settings.max_legs,
             settings.ring_seconds,
+            partial(is_open, time_zone=settings.time_zone),
+            refusal,
         ),
         dispatcher=_dispatcher(settings, keys, feed),
         tracing=_start_tracing() if settings.tracing_enabled else None,

@@ -107,6 +107,7 @@ class Settings(BaseSettings):
     )
     ring_seconds: int = Field(60, ge=1, le=3600, description="How long an external number rings; seconds")
     max_diversions: int = Field(5, ge=0, le=50, description="How often one call may be diverted")
+    max_legs: int = Field(20, ge=1, le=60, description="How often one call may ring somebody, over all steps of chains")
     time_zone: str = Field(
         "UTC", description="Time zone of schedules whose accounts have none, such as `Europe/Vilnius`"
     )

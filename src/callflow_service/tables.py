@@ -110,7 +110,11 @@ class DidRow(SQLModel, table=True):
 
 
 class CallFlowRow(SQLModel, table=True):
-    """What a device does in one state. Priority 1 is what MOR shows; later ones are for chains of destinations."""
+    """What a device does in one state; `priority` is always 1, as MOR shows it.
+
+    The columns from `action` on hold what MOR's calls show of it. `otherwise` is the whole action where they cannot say
+    it, `rules` are the rules before it; both are documents as `domain.flow_documents` has them, without labels.
+    """
 
     __tablename__: ClassVar[str] = "callflow"
     __table_args__ = (
@@ -136,6 +140,8 @@ class CallFlowRow(SQLModel, table=True):
             "(caller_id_text IS NOT NULL) = (caller_id IS NOT DISTINCT FROM 'custom')", name="caller_id_text"
         ),
         CheckConstraint("char_length(caller_id_text) <= 255", name="caller_id_text_length"),
+        CheckConstraint("callflow_are_rules(rules, state)", name="rules"),
+        CheckConstraint("callflow_is_action(otherwise, state)", name="otherwise"),
         Index(None, "target_device_id", postgresql_where=text("target_device_id IS NOT NULL")),
         Index(None, "caller_id_did_id", postgresql_where=text("caller_id_did_id IS NOT NULL")),
         # Room on each page for the new version of a row, so that an update need not touch the indexes.
@@ -151,6 +157,35 @@ class CallFlowRow(SQLModel, table=True):
     caller_id: str | None = Field(sa_type=Text)
     caller_id_did_id: int | None = Field(sa_type=BigInteger)
     caller_id_text: str | None = Field(sa_type=Text)
+    rules: list[dict[str, Any]] | None = Field(default=None, sa_column=Column(JSONB(none_as_null=True)))
+    otherwise: dict[str, Any] | None = Field(default=None, sa_column=Column(JSONB(none_as_null=True)))
+
+
+class CallFlowReferenceRow(SQLModel, table=True):
+    """One thing that the documents of a state name, so that it stays as long as they do. A trigger keeps these rows."""
+
+    __tablename__: ClassVar[str] = "callflow_reference"
+    __table_args__ = (
+        ForeignKeyConstraint(["device_id"], ["device.id"], ondelete="CASCADE"),
+        ForeignKeyConstraint(["target_device_id"], ["device.id"]),
+        ForeignKeyConstraint(["did_id", "device_id"], ["did.id", "did.device_id"]),
+        ForeignKeyConstraint(["schedule_id"], ["schedule.id"]),
+        ForeignKeyConstraint(["caller_list_id"], ["caller_list.id"]),
+        Index(None, "device_id", "state"),
+        Index(None, "target_device_id", postgresql_where=text("target_device_id IS NOT NULL")),
+        Index(None, "did_id", postgresql_where=text("did_id IS NOT NULL")),
+        Index(None, "schedule_id", postgresql_where=text("schedule_id IS NOT NULL")),
+        Index(None, "caller_list_id", postgresql_where=text("caller_list_id IS NOT NULL")),
+    )
+
+    id: int = Field(sa_column=Column(BigInteger, Identity(always=True), primary_key=True))
+    device_id: int = Field(sa_type=BigInteger)
+    state: str = Field(sa_type=Text)
+    target_device_id: int | None = Field(sa_type=BigInteger)
+    target_number: str | None = Field(sa_type=Text)
+    did_id: int | None = Field(sa_type=BigInteger)
+    schedule_id: int | None = Field(sa_type=BigInteger)
+    caller_list_id: int | None = Field(sa_type=BigInteger)
 
 
 class CallFlowHistoryRow(SQLModel, table=True):

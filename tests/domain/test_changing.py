@@ -66,9 +66,9 @@ EMPTY = WantedChange(4, State.FAILED, Action.EMPTY)
 @pytest.mark.parametrize(
     ("wanted", "flow"),
     [
-        (FORWARD, Forward(OFFICE.device, FromDevice())),
-        (replace(FORWARD, external_number="no number"), Forward(OFFICE.device, FromDevice())),
-        (replace(FORWARD, forward_to_device=None, external_number="+370"), Forward("+370", FromDevice())),
+        (FORWARD, Forward.to(OFFICE.device, FromDevice())),
+        (replace(FORWARD, external_number="no number"), Forward.to(OFFICE.device, FromDevice())),
+        (replace(FORWARD, forward_to_device=None, external_number="+370"), Forward.to("+370", FromDevice())),
         (DETECT, FaxDetect(FAX.device)),
         (replace(VOICEMAIL, forward_to_device=NAMES_NOTHING, fax_device=NAMES_NOTHING), Voicemail()),
         (replace(EMPTY, external_number="no number", custom="kept out"), Empty()),
@@ -82,7 +82,7 @@ def test_what_can_be_had_is_had(wanted: WantedChange, flow: CallFlow) -> None:
 def test_a_fax_device_may_be_forwarded_to_and_so_may_the_device_itself() -> None:
     for target in (FAX, DESK):
         change = decide(USER, replace(FACTS, forward_device=target), FORWARD)
-        assert change == Change(DESK, State.BUSY, Forward(target.device, FromDevice()))
+        assert change == Change(DESK, State.BUSY, Forward.to(target.device, FromDevice()))
 
 
 @pytest.mark.parametrize("wanted", [FORWARD, DETECT, VOICEMAIL, EMPTY], ids=lambda wanted: wanted.action.value)
@@ -146,4 +146,4 @@ def test_the_first_caller_id_that_is_set_wins(*, device: bool, source: bool, did
         expected = AsItComes()
     if device:
         expected = FromDevice()
-    assert decide(USER, FACTS, wanted).flow == Forward(OFFICE.device, expected)
+    assert decide(USER, FACTS, wanted).flow == Forward.to(OFFICE.device, expected)

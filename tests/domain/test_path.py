@@ -7,15 +7,28 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from callflow_service.domain.callflow import MAX_ID, State
+from callflow_service.domain.callflow import MAX_ID, MAX_RULES, MAX_STEPS, State
 from callflow_service.domain.path import Hop, Path, new_flow_id, parse
 
 untimed = settings(deadline=None)
 
 ids = st.integers(0, MAX_ID)
-hops = st.builds(Hop, ids, st.sampled_from(State))
+hops = st.builds(Hop, ids, st.sampled_from(State), st.integers(0, MAX_RULES), st.integers(1, MAX_STEPS))
 flow_ids = st.from_regex(r"[A-Za-z0-9.-]{1,64}", fullmatch=True)
-paths = st.builds(Path, flow_ids, st.lists(hops, max_size=64).map(tuple), st.none() | ids)
+plain_hops = st.builds(Hop, ids, st.sampled_from(State))
+ways = st.lists(hops, max_size=64).map(tuple), st.none() | ids
+paths = st.builds(Path, flow_ids, st.lists(plain_hops, max_size=64).map(tuple), st.none() | ids) | st.builds(
+    lambda path, legs: path.with_legs(legs),
+    st.builds(
+        Path,
+        flow_ids,
+        *ways,
+        began=st.integers(0, 36**8 - 1),
+        called=st.from_regex(r"[0-9*#]{0,32}", fullmatch=True),
+        left=st.lists(ids, max_size=64).map(tuple),
+    ),
+    st.integers(0, 999),
+)
 
 WORKED = Path("c1-2.3", (Hop(4, State.BEFORE_CALL), Hop(5, State.NO_ANSWER)), 100)
 
@@ -23,6 +36,23 @@ WORKED = Path("c1-2.3", (Hop(4, State.BEFORE_CALL), Hop(5, State.NO_ANSWER)), 10
 def test_a_marker_names_the_diverters_their_states_and_where_the_call_is() -> None:
     assert str(WORKED) == "4u.5n.100_c1-2.3"
     assert parse("4u.5n.100_c1-2.3") == WORKED
+
+
+def test_a_marker_tells_when_the_call_began_how_it_came_in_and_what_was_tried() -> None:
+    hops = (Hop(4, State.BEFORE_CALL, rule=2, step=3), Hop(5, State.NO_ANSWER))
+    path = Path("c1", hops, 100, began=1795694400, legs=4, called="37052*1#", left=(7, 8))
+    marker = "4u.5n.100_c1_ttp3yo0.k4.n37052s1h.c2-3-0-1.r7-8"
+    assert str(path) == marker
+    assert parse(marker) == path
+    assert path.met == {4, 5, 100, 7, 8}
+
+
+@pytest.mark.parametrize(
+    "details", ["_t", "_t0.k1", "_t01", "_t1.c0-1", "_t1.c21-1", "_t1.c1-11", "_t1.c1-1-1-1", "_t1.r", "_t1.n", "_k1"]
+)
+def test_one_way_has_one_marker(details: str) -> None:
+    assert parse("4n.100_c1") is not None
+    assert parse(f"4n.100_c1{details}") is None
 
 
 def test_a_call_that_went_to_a_number_is_nowhere_we_know() -> None:

@@ -170,8 +170,9 @@ def leaves(error: type[CallFlowError]) -> set[type[CallFlowError]]:
 
 def test_every_error_has_a_text_of_its_own_in_both_calls() -> None:
     assert set(ERROR_TEXTS) == set(GET_ERROR_TEXTS) == leaves(CallFlowError)
-    assert list(ERROR_TEXTS.values()) == list(ERRORS.values())
-    assert list(GET_ERROR_TEXTS.values()) == list((ERRORS | GET_ERRORS).values())
+    # The two last have no text of their own: MOR knows neither refused targets nor rules.
+    assert list(ERROR_TEXTS.values())[:-2] == list(ERRORS.values())
+    assert list(GET_ERROR_TEXTS.values())[:-2] == list((ERRORS | GET_ERRORS).values())
 
 
 DECLARATION = '<?xml version="1.0" encoding="UTF-8"?>\n'

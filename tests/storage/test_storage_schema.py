@@ -1,7 +1,9 @@
 """The schema: what its constraints forbid, and that the migrations make it."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import asyncpg
 import pytest
@@ -37,7 +39,60 @@ GOOD_ROW = {
     "caller_id": "'device'",
     "caller_id_did_id": "NULL",
     "caller_id_text": "NULL",
+    "otherwise": "NULL",
+    "rules": "NULL",
 }
+
+
+def action(**step: Any) -> str:
+    """A forward to device 5 as a document, with parts of its one step as they are given."""
+    whole = {"to": {"device": 5}, "ring_seconds": None, "caller_id": {"kind": "device"}} | step
+    return json.dumps({"action": "forward", "steps": [whole], "then": {"action": "empty"}})
+
+
+def rules(conditions: Any, do: Any = None, **other: Any) -> str:
+    """One rule as a document."""
+    return json.dumps([{"name": "r", "enabled": True, "if": conditions, "do": do or {"action": "empty"}} | other])
+
+
+STEP = json.loads(action())["steps"][0]
+IMPOSSIBLE_ACTIONS = [
+    "[]",
+    "{}",
+    '{"action": "hangup"}',
+    '{"action": "end"}',
+    '{"action": "end", "cause": 200}',
+    '{"action": "voicemail", "of": {}}',
+    '{"action": "fax_detect", "to": {"device": 5}}',
+    '{"action": "forward"}',
+    '{"action": "forward", "steps": [], "then": {"action": "empty"}}',
+    json.dumps({"action": "forward", "steps": [STEP] * 11, "then": {"action": "empty"}}),
+    json.dumps({"action": "forward", "steps": [STEP]}),
+    json.dumps({"action": "forward", "steps": [STEP], "then": {"action": "forward", "steps": [STEP]}}),
+    json.dumps({"action": "forward", "steps": [STEP], "then": {"action": "end", "cause": 1}}),
+    action(to={}),
+    action(to={"device": 5, "number": "1"}),
+    action(to={"number": "one"}),
+    action(to={"device": "5"}),
+    action(ring_seconds=0),
+    action(ring_seconds=3601),
+    action(caller_id={}),
+    action(caller_id={"kind": "did"}),
+    action(caller_id={"kind": "custom"}),
+    action(caller_id={"kind": "custom", "text": "a" * 256}),
+]
+IMPOSSIBLE_RULES = [
+    "{}",
+    "[]",
+    "[{}]",
+    "[null]",
+    json.dumps(json.loads(rules({})) * 21),
+    rules([]),
+    rules({}, name=1),
+    rules({}, enabled="yes"),
+    rules({}, {"action": "hangup"}),
+]
+
 NO_TARGET = {"target_device_id": "NULL", "caller_id": "NULL"}
 BAD_ROWS = [
     ({"device_id": "999"}, "fk_callflow_device_id"),
@@ -66,6 +121,14 @@ BAD_ROWS = [
     ({"caller_id": "'custom'"}, "ck_callflow_caller_id_text"),
     ({"caller_id_text": "'Me'"}, "ck_callflow_caller_id_text"),
     ({"caller_id": "'custom'", "caller_id_text": "repeat('a', 256)"}, "ck_callflow_caller_id_text_length"),
+    *(({"otherwise": f"'{document}'"}, "ck_callflow_otherwise") for document in IMPOSSIBLE_ACTIONS),
+    *(({"rules": f"'{document}'"}, "ck_callflow_rules") for document in IMPOSSIBLE_RULES),
+    ({"otherwise": "'" + action(to={"device": 999}) + "'"}, "fk_callflow_reference_target_device_id"),
+    ({"otherwise": "'" + action(caller_id={"kind": "did", "did": 2}) + "'"}, "fk_callflow_reference_did_id_device_id"),
+    ({"rules": "'" + rules({"schedule": 9}) + "'"}, "fk_callflow_reference_schedule_id"),
+    ({"rules": "'" + rules({"not_schedule": 9}) + "'"}, "fk_callflow_reference_schedule_id"),
+    ({"rules": "'" + rules({"caller": {"list": 9}}) + "'"}, "fk_callflow_reference_caller_list_id"),
+    ({"rules": "'" + rules({"caller": {"not_list": 9}}) + "'"}, "fk_callflow_reference_caller_list_id"),
 ]
 
 

@@ -43,6 +43,8 @@ def row(**changes: object) -> dict[str, object]:
         "caller_id": "device",
         "caller_id_did_id": None,
         "caller_id_text": None,
+        "otherwise": None,
+        "rules": None,
         **changes,
     }
 

@@ -114,8 +114,8 @@ def scans(plan: dict[str, object]) -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize(
     ("statement", "parameters"),
     [
-        (lookups._FIND, "NULL, NULL, NULL"),  # noqa: SLF001 - the statement itself is the subject
-        (lookups._FOLLOW, "NULL, NULL"),  # noqa: SLF001 - likewise
+        (lookups._FIND, "NULL, NULL, NULL, NULL, NULL"),  # noqa: SLF001 - the statement itself is the subject
+        (lookups._FOLLOW, "NULL, NULL, NULL, NULL, NULL"),  # noqa: SLF001 - likewise
     ],
     ids=["near", "a chain"],
 )

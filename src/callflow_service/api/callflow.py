@@ -24,25 +24,25 @@ from callflow_service.api.flow_shapes import (
     EmptyAction,
     FlowChange,
     Restore,
+    SentState,
     ShownFlow,
     ShownState,
-    StateFlow,
     Undo,
-    state_shape,
     stored_shape,
 )
-from callflow_service.api.flow_writing import check_rings, owned_device, read_action, read_stored, save, saved
+from callflow_service.api.flow_writing import Writing, check_rings, owned_device, read_states, read_stored, save, saved
 from callflow_service.api.lists import Page, cursor_value, page_of
 from callflow_service.api.problems import Problem
 from callflow_service.api.shapes import Id, Moment, SentMoment, as_json, written_moment
 from callflow_service.domain.access import OwnedDevice, Role, may_use
 from callflow_service.domain.callflow import (
-    CallFlow,
-    Empty,
     State,
+    StateFlow,
 )
 from callflow_service.domain.changing import Change
+from callflow_service.domain.flow_documents import state_document
 from callflow_service.domain.history import Face
+from callflow_service.domain.routing import NEVER_SET
 from callflow_service.repositories import flows, history, resources
 from callflow_service.repositories.history import Entry
 from callflow_service.storage.transactions import driver
@@ -101,10 +101,9 @@ async def change_callflow(
         check_precondition(request, house, _shown(device, await flows.flows(connection, device_id, locked=True)))
         wanted = {state: found for state in _ORDER if (found := getattr(body.states, state)) is not None}
         warnings: list[str] = []
-        for state, flow in wanted.items():
-            place = f"states.{state}.otherwise"
-            read = await read_action(session, caller, device, state, flow.otherwise, place)
-            warnings += await save(connection, device, state, read, caller.origin)
+        read = await read_states(Writing(session, caller, house.calls.refusal), device, wanted, "states.{state}.")
+        for state, flow in read.items():
+            warnings += await save(connection, device, state, flow, caller.origin)
         shown = _shown(device, await flows.flows(connection, device_id))
     return with_etag(request, shown | {"warnings": warnings})
 
@@ -133,7 +132,7 @@ async def restore_callflow(request: Request, device_id: Id, body: Restore, calle
             oldest = min(id_ for id_, _ in found.values())
             await _refuse_newer(session, device_id, list(found), than=oldest - 1)
         for state, (_, before) in found.items():
-            read = await read_stored(session, caller, device, state, before)
+            read = await read_stored(Writing(session, caller, house.calls.refusal), device, state, before)
             await save(connection, device, state, read, caller.origin)
         shown = _shown(device, await flows.flows(connection, device_id))
     return with_etag(request, shown)
@@ -151,15 +150,15 @@ async def show_callflow_state(
 
 @router.put("/devices/{device_id}/callflow/{state}", response_model=ShownState)
 async def change_callflow_state(  # noqa: PLR0913, PLR0917 - FastAPI's parameters
-    request: Request, device_id: Id, state: State, body: StateFlow, caller: Writer, house: TheHouse
+    request: Request, device_id: Id, state: State, body: SentState, caller: Writer, house: TheHouse
 ) -> Response:
     """Set what a device does in one state."""
     async with house.transactions.begin(caller.origin) as session:
         device = await _device(session, caller, device_id, to_change=True)
         connection = await driver(session)
         check_precondition(request, house, await _shown_state(connection, device_id, state, locked=True))
-        read = await read_action(session, caller, device, state, body.otherwise, "otherwise")
-        warnings = await save(connection, device, state, read, caller.origin)
+        read = await read_states(Writing(session, caller, house.calls.refusal), device, {state: body})
+        warnings = await save(connection, device, state, read[state], caller.origin)
         shown = await _shown_state(connection, device_id, state)
     return with_etag(request, shown | {"warnings": warnings})
 
@@ -169,7 +168,7 @@ async def empty_callflow_state(
     request: Request, device_id: Id, state: State, caller: Writer, house: TheHouse
 ) -> Response:
     """Set nothing for one state."""
-    empty = StateFlow(otherwise=EmptyAction())
+    empty = SentState(otherwise=EmptyAction())
     return await change_callflow_state(request, device_id, state, empty, caller, house)
 
 
@@ -213,11 +212,12 @@ async def undo_change(
         state = State(row.state)
         if not force:
             await _refuse_newer(session, row.device_id, [state], than=entry_id)
-        read = await read_stored(session, caller, device, state, row.before)
+        read = await read_stored(Writing(session, caller, house.calls.refusal), device, state, row.before)
         undoing = replace(caller.origin, undoes=entry_id)
         connection = await driver(session)
         await check_rings(connection, device, state, read)
-        made = await history.entry(session, await saved(connection, Change(device, state, read), undoing))
+        change = Change(device, state, read.otherwise, read.rules)
+        made = await history.entry(session, await saved(connection, change, undoing))
         shown = entry_shape(made) if made else {}
     return as_json(shown)
 
@@ -259,16 +259,16 @@ async def _device(session: AsyncSession, caller: Caller, device_id: int, *, to_c
     return device
 
 
-def _shown(device: OwnedDevice, found: Mapping[State, CallFlow]) -> dict[str, Any]:
+def _shown(device: OwnedDevice, found: Mapping[State, StateFlow]) -> dict[str, Any]:
     shown = {
         "device": {"id": device.device.id, "label": device.device.label, "owner": device.owner_name},
-        "states": {str(state): state_shape(found.get(state, Empty())) for state in _ORDER},
+        "states": {str(state): state_document(found.get(state, NEVER_SET)) for state in _ORDER},
     }
     return {"device": shown["device"], "etag": etag_of(shown), "states": shown["states"]}
 
 
 async def _shown_state(connection: Connection, device_id: int, state: State, *, locked: bool = False) -> dict[str, Any]:
-    shown = state_shape((await flows.flows(connection, device_id, locked=locked)).get(state, Empty()))
+    shown = state_document((await flows.flows(connection, device_id, locked=locked)).get(state, NEVER_SET))
     return shown | {"etag": etag_of(shown)}
 
 

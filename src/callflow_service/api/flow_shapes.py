@@ -1,24 +1,20 @@
 """The call flow as the API writes it, and as clients send it."""
 
-from typing import Annotated, Any, Literal, assert_never
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from callflow_service.api.shapes import Id, SentMoment
 from callflow_service.domain.callflow import (
     MAX_CUSTOM_LENGTH,
-    AsItComes,
-    CallerId,
-    CallFlow,
-    Custom,
-    Device,
-    Empty,
-    FaxDetect,
-    Forward,
-    FromDevice,
-    FromDid,
-    Voicemail,
+    MAX_RING_SECONDS,
+    MAX_RULES,
+    MAX_STEPS,
+    CallerIs,
 )
+
+MAX_CALLED: Final = 100
+"""The most DIDs that a rule can ask for."""
 
 
 class _Sent(BaseModel):
@@ -69,32 +65,30 @@ class ToDevice(_Sent):
     label: str | None = None
 
 
+Enabled = Annotated[bool, Field(description="Switched off, it acts as empty and keeps what it holds")]
+
+
 class EmptyAction(_Sent):
     """Nothing is set."""
 
     action: Literal["empty"] = "empty"
-
-
-class Step(_Sent):
-    """Where a forward goes."""
-
-    to: To
-    ring_seconds: Annotated[None, Field(description="How long it rings: the device's own ring time")] = None
-    caller_id: AnyCallerId = Field(default_factory=lambda: DeviceCallerId(kind="device"))
-
-
-class ForwardAction(_Sent):
-    """The call goes on to a device or a number."""
-
-    action: Literal["forward"]
-    steps: Annotated[list[Step], Field(min_length=1, max_length=1)]
-    then: EmptyAction = EmptyAction()
+    enabled: Enabled = True
 
 
 class VoicemailAction(_Sent):
-    """The call goes to the device's voicemail."""
+    """The call goes to the device's voicemail, or to that of another device."""
 
     action: Literal["voicemail"]
+    of: ToDevice | None = None
+    enabled: Enabled = True
+
+
+class EndAction(_Sent):
+    """The call ends with a SIP status."""
+
+    action: Literal["end"]
+    cause: Literal[486, 480, 603, 404]
+    enabled: Enabled = True
 
 
 class FaxDetectAction(_Sent):
@@ -102,19 +96,80 @@ class FaxDetectAction(_Sent):
 
     action: Literal["fax_detect"]
     to: ToDevice
+    enabled: Enabled = True
 
 
-AnyAction = Annotated[EmptyAction | ForwardAction | VoicemailAction | FaxDetectAction, Field(discriminator="action")]
+class Step(_Sent):
+    """One place that a forward tries."""
+
+    to: To
+    ring_seconds: Annotated[
+        int | None, Field(ge=1, le=MAX_RING_SECONDS, description="How long it rings; null: as the device, the setting")
+    ] = None
+    caller_id: AnyCallerId = Field(default_factory=lambda: DeviceCallerId(kind="device"))
+    held_until: Annotated[
+        SentMoment | None, Field(description="Calls that begin before skip the step; set by the service alone")
+    ] = None
 
 
-class StateFlow(_Sent):
-    """What a device does in one state."""
+AnyThen = Annotated[EmptyAction | VoicemailAction | EndAction, Field(discriminator="action")]
 
-    rules: Annotated[list[Any], Field(max_length=0, description="No rules can be set yet")] = []
+
+class ForwardAction(_Sent):
+    """The call goes to the first step that takes it, and after the last one to `then`."""
+
+    action: Literal["forward"]
+    steps: Annotated[list[Step], Field(min_length=1, max_length=MAX_STEPS)]
+    then: AnyThen = EmptyAction()
+    enabled: Enabled = True
+
+
+AnyAction = Annotated[
+    EmptyAction | ForwardAction | VoicemailAction | FaxDetectAction | EndAction, Field(discriminator="action")
+]
+
+
+class CallerInList(_Sent):
+    """The caller is in a caller list."""
+
+    list: Id
+
+
+class CallerNotInList(_Sent):
+    """The caller is not in a caller list."""
+
+    not_list: Id
+
+
+class Conditions(_Sent):
+    """What must hold for a rule to decide: all that is given."""
+
+    schedule: Annotated[Id | None, Field(description="Id of a schedule that is open")] = None
+    not_schedule: Annotated[Id | None, Field(description="Id of a schedule that is closed")] = None
+    caller: CallerIs | CallerInList | CallerNotInList | None = None
+    called: Annotated[
+        list[Annotated[str, Field(max_length=64)]],
+        Field(max_length=MAX_CALLED, description="DIDs, by one of which the call came in"),
+    ] = []
+
+
+class FlowRule(_Sent):
+    """What is done with a call for which the conditions hold."""
+
+    name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00]*$")]
+    enabled: bool = True
+    if_: Annotated[Conditions, Field(alias="if")] = Conditions()
+    do: AnyAction
+
+
+class SentState(_Sent):
+    """What a device does in one state: the first enabled rule whose conditions hold decides, else `otherwise`."""
+
+    rules: Annotated[list[FlowRule], Field(max_length=MAX_RULES)] = []
     otherwise: AnyAction
 
 
-class ShownState(StateFlow):
+class ShownState(SentState):
     """What a device does in one state, with its tag and what is worth knowing of it."""
 
     etag: str
@@ -124,10 +179,10 @@ class ShownState(StateFlow):
 class States(_Sent):
     """The states that are set; those that are not named stay as they are."""
 
-    before_call: StateFlow | None = None
-    no_answer: StateFlow | None = None
-    busy: StateFlow | None = None
-    failed: StateFlow | None = None
+    before_call: SentState | None = None
+    no_answer: SentState | None = None
+    busy: SentState | None = None
+    failed: SentState | None = None
 
 
 class FlowChange(_Sent):
@@ -167,15 +222,14 @@ class Undo(_Sent):
     force: bool = False
 
 
-def state_shape(flow: CallFlow) -> dict[str, Any]:
-    """What a device does in one state, as it is shown."""
-    return {"rules": [], "otherwise": _action(flow)}
-
-
 def stored_shape(stored: dict[str, Any] | None) -> dict[str, Any]:
-    """The same of a row as the history keeps it; nothing is as good as empty."""
+    """A row as the history keeps it, as a state is sent; nothing is as good as empty."""
     if stored is None:
-        return state_shape(Empty())
+        return {"rules": [], "otherwise": {"action": "empty"}}
+    return {"rules": stored.get("rules") or [], "otherwise": stored.get("otherwise") or _stored_action(stored)}
+
+
+def _stored_action(stored: dict[str, Any]) -> dict[str, Any]:
     match stored["action"]:
         case "forward":
             device, number = stored["target_device_id"], stored["target_number"]
@@ -185,44 +239,9 @@ def stored_shape(stored: dict[str, Any] | None) -> dict[str, Any]:
             if caller_id["kind"] == "custom":
                 caller_id["text"] = stored["caller_id_text"]
             to = {"number": number} if device is None else {"device": device}
-            return {"rules": [], "otherwise": _forward(to, caller_id)}
+            step = {"to": to, "ring_seconds": None, "caller_id": caller_id}
+            return {"action": "forward", "steps": [step], "then": {"action": "empty"}}
         case "fax_detect":
-            return {"rules": [], "otherwise": {"action": "fax_detect", "to": {"device": stored["target_device_id"]}}}
+            return {"action": "fax_detect", "to": {"device": stored["target_device_id"]}}
         case action:
-            return {"rules": [], "otherwise": {"action": action}}
-
-
-def _action(flow: CallFlow) -> dict[str, Any]:
-    match flow:
-        case Empty():
-            return {"action": "empty"}
-        case Voicemail():
-            return {"action": "voicemail"}
-        case FaxDetect(fax):
-            return {"action": "fax_detect", "to": {"device": fax.id, "label": fax.label}}
-        case Forward(destination, choice):
-            to: dict[str, Any] = {"number": destination}
-            if isinstance(destination, Device):
-                to = {"device": destination.id, "label": destination.label}
-            return _forward(to, _caller_id(choice))
-        case _ as never:
-            assert_never(never)
-
-
-def _forward(to: dict[str, Any], caller_id: dict[str, Any]) -> dict[str, Any]:
-    step = {"to": to, "ring_seconds": None, "caller_id": caller_id}
-    return {"action": "forward", "steps": [step], "then": {"action": "empty"}}
-
-
-def _caller_id(choice: CallerId) -> dict[str, Any]:
-    match choice:
-        case FromDevice():
-            return {"kind": "device"}
-        case AsItComes():
-            return {"kind": "source"}
-        case FromDid(id=did):
-            return {"kind": "did", "did": did}
-        case Custom(text=text):
-            return {"kind": "custom", "text": text}
-        case _ as never:
-            assert_never(never)
+            return {"action": action}

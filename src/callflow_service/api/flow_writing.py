@@ -1,55 +1,51 @@
 """Read call flows that clients send, and save them: what is named must be there, and no ring may close."""
 
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any, assert_never, cast
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, assert_never
 
 from asyncpg import Connection
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from callflow_service.api.dependencies import (
-    Caller,
-    problem_of_fields,
-)
-from callflow_service.api.flow_shapes import (
-    AnyAction,
-    CustomCallerId,
-    DeviceCallerId,
-    DidCallerId,
-    EmptyAction,
-    FaxDetectAction,
-    ForwardAction,
-    SourceCallerId,
-    StateFlow,
-    VoicemailAction,
-    stored_shape,
-)
+from callflow_service.api import flow_shapes as sent
+from callflow_service.api.dependencies import Caller, problem_of_fields
+from callflow_service.api.flow_shapes import stored_shape
 from callflow_service.api.problems import Problem, invalid
 from callflow_service.domain.access import OwnedDevice, may_use
 from callflow_service.domain.callerid import parse_custom, without_separators
 from callflow_service.domain.callflow import (
+    ActiveAction,
     AsItComes,
     CallerId,
     CallFlow,
+    Conditions,
     Custom,
     Device,
     Empty,
+    End,
     FaxDetect,
     Forward,
     FromDevice,
     FromDid,
+    InList,
+    Rule,
     State,
+    StateFlow,
+    Step,
+    SwitchedOff,
     Voicemail,
     is_external_number,
+    kept,
 )
-from callflow_service.domain.changing import Change
+from callflow_service.domain.changing import AssignedDid, Change, RefusalOf
 from callflow_service.domain.errors import ChangeRefused
 from callflow_service.domain.history import Origin
 from callflow_service.domain.rings import ring_through
+from callflow_service.domain.targets import Refusal
 from callflow_service.repositories import callflows, flows, resources
-from callflow_service.storage.transactions import driver
+from callflow_service.storage.transactions import driver, run
 from callflow_service.tables import DeviceRow
 
 
@@ -60,106 +56,60 @@ def owned_device(row: resources.Row) -> OwnedDevice:
     return OwnedDevice(named, owner.id, owner.username, owner.owner_id, device.ring_seconds)
 
 
-async def read_action(  # noqa: PLR0913, PLR0917 - what is read, and all that it is read against
-    session: AsyncSession, caller: Caller, device: OwnedDevice, state: State, action: AnyAction, place: str
-) -> CallFlow:
-    """What was sent, as the domain has it.
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """Who changes call flows, in which transaction, and the operator's word on numbers."""
+
+    session: AsyncSession
+    caller: Caller
+    refusal: RefusalOf
+
+
+async def read_states(
+    writing: Writing, device: OwnedDevice, states: Mapping[State, sent.SentState], place: str = ""
+) -> dict[State, StateFlow]:
+    """What was sent for some states of a device, as the domain has it; `place` is where each stands in the request.
 
     Raises:
-        Problem: `invalid`.
+        Problem: `invalid`, with all that is wrong, or `target-refused`.
     """
-    match action:
-        case EmptyAction():
-            return Empty()
-        case VoicemailAction():
-            return Voicemail()
-        case FaxDetectAction():
-            if state is not State.BEFORE_CALL:
-                raise invalid(f"{place}.action", "fax_detect goes with before_call alone")
-            fax = await _target(session, caller, action.to.device, f"{place}.to.device")
-            if not fax.is_fax:
-                raise invalid(f"{place}.to.device", f"{fax.label} is not a FAX device")
-            return FaxDetect(fax)
-        case ForwardAction():
-            (step,) = action.steps
-            place = f"{place}.steps.0"
-            destination: Device | str
-            if step.to.device is not None and step.to.number is None:
-                destination = await _target(session, caller, step.to.device, f"{place}.to.device")
-            elif step.to.number is not None and step.to.device is None:
-                destination = _number(step.to.number, f"{place}.to.number")
-            else:
-                raise invalid(f"{place}.to", "must name a device or a number, and not both")
-            return Forward(destination, await _caller_id(session, device, step.caller_id, f"{place}.caller_id"))
-        case _ as never:
-            assert_never(never)
+    named = await _named(writing, device, states.values())
+    wrong = _Wrong()
+    read = {
+        state: _Reading(device, state, named, wrong).state(flow, place.format(state=state))
+        for state, flow in states.items()
+    }
+    wrong.tell()
+    return read
 
 
-async def _target(session: AsyncSession, caller: Caller, device_id: int, place: str) -> Device:
-    row = await resources.one(session, resources.devices(caller.account), col(DeviceRow.id) == device_id)
-    if row is None or not may_use(caller.account, owned_device(row)):
-        raise invalid(place, f"there is no device {device_id}")
-    return owned_device(row).device
+async def read_stored(writing: Writing, device: OwnedDevice, state: State, stored: dict[str, Any] | None) -> StateFlow:
+    """What the history holds, checked as if it were sent anew: a target can be gone by now.
 
+    Any text of a caller ID was good enough for MOR's call, and what it set can be put back.
 
-def _number(text: str, place: str) -> str:
-    number = without_separators(text)
-    if not is_external_number(number):
-        raise invalid(place, "must be an optional + and 1 to 32 of 0-9 * #, at least one a digit")
-    return number
-
-
-async def _caller_id(
-    session: AsyncSession,
-    device: OwnedDevice,
-    sent: DeviceCallerId | SourceCallerId | DidCallerId | CustomCallerId,
-    place: str,
-) -> CallerId:
-    match sent:
-        case DeviceCallerId():
-            return FromDevice()
-        case SourceCallerId():
-            return AsItComes()
-        case DidCallerId():
-            did = await flows.did(await driver(session), sent.did)
-            if did is None or did.device_id != device.device.id:
-                raise invalid(f"{place}.did", f"DID {sent.did} is not assigned to this device")
-            return FromDid(did.id, did.number)
-        case CustomCallerId():
-            number, name = parse_custom(sent.text)
-            left = f'"{name}" <{number}>' if name and number else name or number
-            if sent.text not in {left, f'"{name}" {number}', f"{name} <{number}>"}:
-                raise invalid(f"{place}.text", f"has signs that no switch is sent; what would be left is: {left}")
-            return Custom(sent.text)
-        case _ as never:
-            assert_never(never)
-
-
-async def read_stored(
-    session: AsyncSession, caller: Caller, device: OwnedDevice, state: State, stored: dict[str, Any] | None
-) -> CallFlow:
-    """What the history holds, checked as if it were sent anew: a target can be gone by now."""
+    Raises:
+        Problem: `invalid` or `target-refused`.
+    """
     try:
-        sent = StateFlow.model_validate(stored_shape(stored))
+        flow = sent.SentState.model_validate(stored_shape(stored))
     except ValidationError as error:
         raise problem_of_fields(error.errors(include_url=False, include_input=False)) from None
-    action = sent.otherwise
-    if not isinstance(action, ForwardAction) or not isinstance(shown := action.steps[0].caller_id, CustomCallerId):
-        return await read_action(session, caller, device, state, action, "before")
-    # Any text was good enough for MOR's call, and what it set can be put back.
-    step = action.steps[0].model_copy(update={"caller_id": DeviceCallerId(kind="device")})
-    read = await read_action(session, caller, device, state, action.model_copy(update={"steps": [step]}), "before")
-    return replace(cast(Forward, read), caller_id=Custom(shown.text))
+    named = await _named(writing, device, [flow])
+    wrong = _Wrong()
+    read = _Reading(device, state, named, wrong, is_stored=True).state(flow, "before.")
+    wrong.tell()
+    return read
 
 
-async def save(connection: Connection, device: OwnedDevice, state: State, flow: CallFlow, origin: Origin) -> list[str]:
+async def save(connection: Connection, device: OwnedDevice, state: State, flow: StateFlow, origin: Origin) -> list[str]:
     """Save one state, and tell of rings that are harmless.
 
     Raises:
         Problem: `loop`, or `invalid` where something that it names vanished.
     """
     warnings = await check_rings(connection, device, state, flow)
-    await saved(connection, Change(device, state, flow), origin)
+    await saved(connection, Change(device, state, flow.otherwise, flow.rules), origin)
     return warnings
 
 
@@ -175,31 +125,35 @@ async def saved(connection: Connection, change: Change, origin: Origin) -> int:
         raise invalid("otherwise", "what it names is gone since a moment ago") from error
 
 
-async def check_rings(connection: Connection, device: OwnedDevice, state: State, flow: CallFlow) -> list[str]:
+async def check_rings(connection: Connection, device: OwnedDevice, state: State, flow: StateFlow) -> list[str]:
     """Refuse a forward that closes a ring before the call, or leads to the device itself; tell of other rings.
 
     Raises:
         Problem: `loop`, with the devices of the ring.
     """
-    if not isinstance(flow, Forward):
+    destinations = {step.destination for step in _steps(flow)}
+    if not destinations:
         return []
     await flows.one_ring_check_at_a_time(connection)
     own = device.device.id
-    target = (
-        flow.destination.id if isinstance(flow.destination, Device) else await flows.own(connection, flow.destination)
-    )
-    if target is None:
-        return []
-    if target == own:
+    targets = {each.id if isinstance(each, Device) else await flows.own(connection, each) for each in destinations}
+    if own in targets:
         raise Problem("loop", "The device would forward to itself.", {"path": [own]})
-    leads = await flows.leads(connection, target)
+    reached = sorted(target for target in targets if target is not None)
+    leads = [lead for target in reached for lead in await flows.leads(connection, target)]
     before = by_device([lead for lead in leads if lead.state is State.BEFORE_CALL])
-    if state is State.BEFORE_CALL and (path := ring_through(own, before | {own: [target]})):
+    if state is State.BEFORE_CALL and (path := ring_through(own, before | {own: reached})):
         raise Problem("loop", "The forward closes a ring of forwards before the call.", {"path": path})
-    if path := ring_through(own, by_device(leads) | {own: [target]}):
+    if path := ring_through(own, by_device(leads) | {own: reached}):
         way = " to ".join(str(each) for each in [*path, own])
         return [f"The forward is part of a ring, device {way}; a call that comes round is not forwarded again."]
     return []
+
+
+def _steps(flow: StateFlow) -> Iterator[Step]:
+    for action in map(kept, flow.actions()):
+        if isinstance(action, Forward):
+            yield from action.steps
 
 
 def by_device(leads: Sequence[flows.Lead]) -> dict[int, list[int]]:
@@ -208,3 +162,193 @@ def by_device(leads: Sequence[flows.Lead]) -> dict[int, list[int]]:
     for lead in leads:
         found.setdefault(lead.device, []).append(lead.target)
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """What requests name, as far as the caller may use it for the device."""
+
+    devices: Mapping[int, Device]
+    dids: Mapping[int, AssignedDid]
+    schedules: frozenset[int]
+    caller_lists: frozenset[int]
+    refusal: Callable[[str], Refusal | None]
+
+
+@dataclass(slots=True)
+class _Wrong:
+    """What is wrong with call flows that were sent: fields that cannot be, and numbers that may not."""
+
+    fields: list[dict[str, str]] = field(default_factory=list)
+    targets: list[tuple[str, Refusal]] = field(default_factory=list)
+
+    def tell(self) -> None:
+        if self.fields:
+            raise Problem("invalid", self.fields[0]["message"], {"errors": self.fields})
+        if self.targets:
+            errors = [{"field": place, "message": refusal.sentence} for place, refusal in self.targets]
+            reason = self.targets[0][1]
+            raise Problem("target-refused", reason.sentence, {"reason": reason.value, "errors": errors})
+
+
+async def _named(writing: Writing, device: OwnedDevice, sent_flows: Iterable[sent.SentState]) -> _Named:
+    session, caller = writing.session, writing.caller
+    ids: dict[str, set[int]] = {name: set() for name in ("device", "did", "schedule", "list")}
+    for flow in sent_flows:
+        _gather(flow, ids)
+    targets = []
+    if ids["device"]:
+        statement = resources.devices(caller.account).where(col(DeviceRow.id).in_(ids["device"]))
+        targets = [owned_device(row) for row in (await run(session, statement)).all()]
+    connection = await driver(session)
+    rules = await flows.target_rules(connection, device.owner_id)
+    return _Named(
+        {target.device.id: target.device for target in targets if may_use(caller.account, target)},
+        await flows.dids(connection, ids["did"]),
+        await flows.usable_schedules(connection, ids["schedule"], device.owner_id),
+        await flows.usable_caller_lists(connection, ids["list"], device.owner_id),
+        lambda number: writing.refusal(rules, number),
+    )
+
+
+_GATHERED = {"device": "device", "did": "did", "schedule": "schedule", "not_schedule": "schedule"} | {
+    "list": "list",
+    "not_list": "list",
+}
+
+
+def _gather(model: BaseModel, ids: dict[str, set[int]]) -> None:
+    """Every id that stands somewhere in a model."""
+    for name in type(model).model_fields:
+        value = getattr(model, name)
+        if isinstance(value, int) and name in _GATHERED:
+            ids[_GATHERED[name]].add(value)
+        for part in value if isinstance(value, list) else [value]:
+            if isinstance(part, BaseModel):
+                _gather(part, ids)
+
+
+@dataclass(slots=True)
+class _Reading:
+    """One state in the reading; what is wrong is gathered in `wrong`, and something possible stands for it."""
+
+    device: OwnedDevice
+    at: State
+    named: _Named
+    wrong: _Wrong
+    is_stored: bool = False
+
+    def state(self, flow: sent.SentState, place: str) -> StateFlow:
+        return StateFlow(
+            self.action(flow.otherwise, f"{place}otherwise"),
+            tuple(self.rule(rule, f"{place}rules.{number}") for number, rule in enumerate(flow.rules)),
+        )
+
+    def rule(self, rule: sent.FlowRule, place: str) -> Rule:
+        return Rule(
+            rule.name, self.conditions(rule.if_, f"{place}.if"), self.action(rule.do, f"{place}.do"), rule.enabled
+        )
+
+    def conditions(self, conditions: sent.Conditions, place: str) -> Conditions:
+        for name in ("schedule", "not_schedule"):
+            wanted = getattr(conditions, name)
+            if wanted is not None and wanted not in self.named.schedules:
+                self.refuse(f"{place}.{name}", f"there is no schedule {wanted} for this device")
+        caller: Any = conditions.caller
+        match conditions.caller:
+            case sent.CallerInList(list=list_id):
+                caller = InList(self.caller_list(list_id, f"{place}.caller.list"))
+            case sent.CallerNotInList(not_list=list_id):
+                caller = InList(self.caller_list(list_id, f"{place}.caller.not_list"), is_in=False)
+            case _:
+                pass
+        called = tuple(self.number(number, f"{place}.called.{which}") for which, number in enumerate(conditions.called))
+        return Conditions(conditions.schedule, conditions.not_schedule, caller, called)
+
+    def caller_list(self, list_id: int, place: str) -> int:
+        if list_id not in self.named.caller_lists:
+            self.refuse(place, f"there is no caller list {list_id} for this device")
+        return list_id
+
+    def action(self, action: sent.AnyAction, place: str) -> CallFlow:
+        read = self.active(action, place)
+        return read if action.enabled else SwitchedOff(read)
+
+    def active(self, action: sent.AnyAction, place: str) -> ActiveAction:
+        match action:
+            case sent.FaxDetectAction():
+                if self.at is not State.BEFORE_CALL:
+                    self.refuse(f"{place}.action", "fax_detect goes with before_call alone")
+                fax = self.target(action.to.device, f"{place}.to.device")
+                if fax and not fax.is_fax:
+                    self.refuse(f"{place}.to.device", f"{fax.label} is not a FAX device")
+                return FaxDetect(fax) if fax else Empty()
+            case sent.ForwardAction():
+                steps = [self.step(step, f"{place}.steps.{number}") for number, step in enumerate(action.steps)]
+                return Forward(tuple(steps), self.then(action.then, f"{place}.then"))
+            case sent.EmptyAction() | sent.VoicemailAction() | sent.EndAction():
+                return self.then(action, place)
+            case _ as never:
+                assert_never(never)
+
+    def then(self, action: sent.AnyThen, place: str) -> Empty | Voicemail | End:
+        match action:
+            case sent.EmptyAction():
+                return Empty()
+            case sent.VoicemailAction():
+                return Voicemail(self.target(action.of.device, f"{place}.of.device") if action.of else None)
+            case sent.EndAction():
+                return End(action.cause)
+            case _ as never:
+                assert_never(never)
+
+    def step(self, step: sent.Step, place: str) -> Step:
+        destination: Device | str | None
+        if step.to.device is not None and step.to.number is None:
+            destination = self.target(step.to.device, f"{place}.to.device")
+        elif step.to.number is not None and step.to.device is None:
+            destination = self.number(step.to.number, f"{place}.to.number")
+            if is_external_number(destination) and (refused := self.named.refusal(destination)):
+                self.wrong.targets.append((f"{place}.to.number", refused))
+        else:
+            destination = None
+            self.refuse(f"{place}.to", "must name a device or a number, and not both")
+        return Step(
+            destination or "", self.caller_id(step.caller_id, f"{place}.caller_id"), step.ring_seconds, step.held_until
+        )
+
+    def target(self, device_id: int, place: str) -> Device | None:
+        found = self.named.devices.get(device_id)
+        if found is None:
+            self.refuse(place, f"there is no device {device_id}")
+        return found
+
+    def number(self, text: str, place: str) -> str:
+        number = without_separators(text)
+        if not is_external_number(number):
+            self.refuse(place, "must be an optional + and 1 to 32 of 0-9 * #, at least one a digit")
+        return number
+
+    def caller_id(self, choice: sent.AnyCallerId, place: str) -> CallerId:
+        match choice:
+            case sent.DeviceCallerId():
+                return FromDevice()
+            case sent.SourceCallerId():
+                return AsItComes()
+            case sent.DidCallerId():
+                did = self.named.dids.get(choice.did)
+                if did is None or did.device_id != self.device.device.id:
+                    self.refuse(f"{place}.did", f"DID {choice.did} is not assigned to this device")
+                    return FromDevice()
+                return FromDid(did.id, did.number)
+            case sent.CustomCallerId():
+                number, name = parse_custom(choice.text)
+                left = f'"{name}" <{number}>' if name and number else name or number
+                if choice.text not in {left, f'"{name}" {number}', f"{name} <{number}>"} and not self.is_stored:
+                    self.refuse(f"{place}.text", f"has signs that no switch is sent; what would be left is: {left}")
+                return Custom(choice.text)
+            case _ as never:
+                assert_never(never)
+
+    def refuse(self, place: str, message: str) -> None:
+        self.wrong.fields.append({"field": place, "message": message})

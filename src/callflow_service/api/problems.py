@@ -44,6 +44,7 @@ KINDS: Final[dict[str, Kind]] = {
         415, "The request is of a type that is not read here", "Send application/json that is not compressed."
     ),
     "invalid": Kind(422, "The request says something that cannot be", "Mend each field that errors names."),
+    "target-refused": Kind(422, "The number may not be forwarded to", "Choose another number, or ask the operator."),
     "idempotency-mismatch": Kind(
         422, "Another request had this key", "Send each change under a key of its own, and the same one unchanged."
     ),

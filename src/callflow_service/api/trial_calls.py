@@ -130,6 +130,7 @@ class ShownTrial(BaseModel):
 async def route_call(device_id: Id, caller: Reader, house: TheHouse, body: TrialCall | None = None) -> Response:
     """Try out where a call to a device would go. No call is placed, and nothing is changed."""
     wanted = body or TrialCall()
+    at = wanted.at or datetime.now(UTC)
     async with house.transactions.begin() as session:
         condition = col(DeviceRow.id) == device_id
         row = await resources.one(session, resources.devices(caller.account), condition)
@@ -145,12 +146,13 @@ async def route_call(device_id: Id, caller: Reader, house: TheHouse, body: Trial
             device_id=device_id,
             caller=callerid.Caller.from_wire(party.number, party.name, privacy=party.privacy),
             outcomes=[State(outcome) for outcome in wanted.outcomes],
+            at=at,
             switch=switch,
         )
         visible = await _visible(session, caller, found)
     document = {
         "device": {"id": called.device.id, "label": called.device.label, "owner": called.owner_name},
-        "at": written_moment(wanted.at or datetime.now(UTC)),
+        "at": written_moment(at),
         "switch": wanted.switch,
         "legs": _shown(found, visible),
     }
@@ -184,10 +186,8 @@ async def _visible(session: AsyncSession, caller: Caller, legs: Sequence[Leg]) -
 
 
 def _devices(decision: Decision) -> set[int]:
-    met = (decision.target, decision.fax, decision.device)
-    ids = {device.id for device in met if isinstance(device, RoutedDevice)}
-    current = set() if decision.path.current is None else {decision.path.current}
-    return ids | current | {hop.device_id for hop in decision.path.hops}
+    met = (decision.target, decision.fax, decision.mailbox, decision.device)
+    return {device.id for device in met if isinstance(device, RoutedDevice)} | decision.path.met
 
 
 def _shown(legs: Sequence[Leg], visible: set[int]) -> list[dict[str, Any]]:
@@ -203,14 +203,13 @@ def _shown(legs: Sequence[Leg], visible: set[int]) -> list[dict[str, Any]]:
 
 def _leg(decision: Decision) -> dict[str, Any]:
     target = decision.target
-    takes = decision.device if decision.action is RouteAction.VOICEMAIL else None
     rings: dict[str, Any] | None = _named(target) if isinstance(target, RoutedDevice) else None
     return {
         "action": decision.action,
         "rings": {"number": target} if isinstance(target, str) else rings,
         "ring_seconds": decision.ring_seconds,
         "fax": _named(decision.fax),
-        "mailbox": _named(takes),
+        "mailbox": _named(decision.mailbox),
         "cause": decision.cause,
         "shows": _caller(decision.caller),
         "asserted": _caller(decision.asserted) if decision.asserted else None,

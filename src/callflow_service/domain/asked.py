@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from callflow_service.domain.callerid import Caller
 from callflow_service.domain.callflow import State
@@ -33,6 +34,7 @@ class Asked:
         device_id: The device asked about, None where it is asked for by number or by path.
         called: The number that was dialled, None where none was.
         explain: Whether the answer shall say why.
+        at: The time of the call where that is neither now nor in the path.
     """
 
     device_id: int | None
@@ -46,3 +48,4 @@ class Asked:
     diversions_withheld: bool
     is_emergency_callback: bool
     explain: bool
+    at: datetime | None = None

@@ -1,6 +1,6 @@
 """From what a caller asks for and what there is, the call flow that shall be."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Self, assert_never
 
@@ -17,6 +17,7 @@ from callflow_service.domain.callflow import (
     Forward,
     FromDevice,
     FromDid,
+    Rule,
     State,
     Voicemail,
     is_external_number,
@@ -30,7 +31,12 @@ from callflow_service.domain.errors import (
     FaxDeviceNotFound,
     LocalDeviceNotFound,
     StateUnknown,
+    TargetRefused,
 )
+from callflow_service.domain.targets import NO_TARGET_RULES, Refusal, TargetRules
+
+RefusalOf = Callable[[TargetRules, str], Refusal | None]
+"""Why a number may not be forwarded to under the rules of an account; None where it may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,27 +75,35 @@ class AssignedDid:
 
 @dataclass(frozen=True, slots=True)
 class ChangeFacts:
-    """Everything a decision needs, of what the request names; None is not there, or was not named."""
+    """Everything a decision needs, of what the request names; None is not there, or was not named.
+
+    `targets` holds for the device's forwards to numbers.
+    """
 
     account: Account | None
     device: OwnedDevice | None
     forward_device: OwnedDevice | None = None
     fax_device: OwnedDevice | None = None
     did: AssignedDid | None = None
+    targets: TargetRules = NO_TARGET_RULES
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What shall be stored: this call flow, for this state of this device."""
+    """What shall be stored for a state of a device.
+
+    `rules` are None where they stay as they are: MOR's calls know only what holds otherwise.
+    """
 
     device: OwnedDevice
     state: State
     flow: CallFlow
+    rules: tuple[Rule, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceCallFlow:
-    """A device and what is set for it; a state that is not there was never touched."""
+    """A device and what MOR's calls show of its call flow; a state that is not there was never touched."""
 
     device: OwnedDevice
     flows: Mapping[State, CallFlow]
@@ -106,8 +120,10 @@ def usable_device(account: Account, device: OwnedDevice | None) -> OwnedDevice:
     return device
 
 
-def decide(account: Account, facts: ChangeFacts, wanted: WantedChange) -> Change:
+def decide(account: Account, facts: ChangeFacts, wanted: WantedChange, refusal: RefusalOf) -> Change:
     """The change, if it may and can be made. The checks run in the order of MOR's error table.
+
+    `refusal` says why a number may not be forwarded to.
 
     Raises:
         ChangeRefused: The first thing that is wrong.
@@ -117,14 +133,14 @@ def decide(account: Account, facts: ChangeFacts, wanted: WantedChange) -> Change
         raise StateUnknown
     if wanted.action is None or (wanted.action is Action.FAX_DETECT and wanted.state is not State.BEFORE_CALL):
         raise ActionUnknown
-    return Change(device, wanted.state, _flow(wanted.action, account, facts, wanted))
+    return Change(device, wanted.state, _flow(wanted.action, account, facts, wanted, refusal))
 
 
-def _flow(action: Action, account: Account, facts: ChangeFacts, wanted: WantedChange) -> CallFlow:
+def _flow(action: Action, account: Account, facts: ChangeFacts, wanted: WantedChange, refusal: RefusalOf) -> CallFlow:
     match action:
         case Action.FORWARD:
-            destination = _destination(account, facts, wanted)
-            return Forward(destination, _caller_id(wanted, _own_did(facts, wanted)))
+            destination = _destination(account, facts, wanted, refusal)
+            return Forward.to(destination, _caller_id(wanted, _own_did(facts, wanted)))
         case Action.FAX_DETECT:
             fax = _fax_device(account, facts)
             _own_did(facts, wanted)
@@ -139,7 +155,7 @@ def _flow(action: Action, account: Account, facts: ChangeFacts, wanted: WantedCh
             assert_never(action)
 
 
-def _destination(account: Account, facts: ChangeFacts, wanted: WantedChange) -> Device | str:
+def _destination(account: Account, facts: ChangeFacts, wanted: WantedChange, refusal: RefusalOf) -> Device | str:
     if wanted.forward_to_device is not None:
         target = facts.forward_device
         if target is None or not may_use(account, target):
@@ -149,6 +165,8 @@ def _destination(account: Account, facts: ChangeFacts, wanted: WantedChange) -> 
         raise DestinationMissing
     if not is_external_number(wanted.external_number):
         raise ExternalNumberInvalid
+    if refused := refusal(facts.targets, wanted.external_number):
+        raise TargetRefused(refused)
     return wanted.external_number
 
 

@@ -15,11 +15,15 @@
         ├── LocalDeviceNotFound    the forward's device is not there or not allowed
         ├── ExternalNumberInvalid
         ├── FaxDeviceNotFound      missing, not there, not a FAX device, or not allowed
-        └── DidNotFound            not there, or not assigned to the device
+        ├── DidNotFound            not there, or not assigned to the device
+        ├── TargetRefused          the number may not be forwarded to
+        └── ConditionNotFound      a schedule or a caller list that a rule names is not there
 
 Each face owns one table from these to its wire. `StorageUnavailable` stands apart: it says nothing
 about the request, only that the facts could not be had. So does `TooManyGuesses`: it speaks of the requests before.
 """
+
+from callflow_service.domain.targets import Refusal
 
 
 class CallFlowError(Exception):
@@ -84,6 +88,22 @@ class FaxDeviceNotFound(ChangeRefused):
 
 class DidNotFound(ChangeRefused):
     """The DID is not there, or not assigned to the device."""
+
+
+class TargetRefused(ChangeRefused):
+    """The number is one that the account's devices may not forward to.
+
+    Args:
+        refusal: Why.
+    """
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal)
+        self.refusal = refusal
+
+
+class ConditionNotFound(ChangeRefused):
+    """A schedule or a caller list that a rule names is not there."""
 
 
 class StorageUnavailable(Exception):

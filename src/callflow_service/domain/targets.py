@@ -76,6 +76,23 @@ class Targets:
     hold_minutes: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class TargetRules:
+    """What holds for an account's forwards to numbers.
+
+    Attributes:
+        country: Where the account dials, None where that is not known.
+        policies: Of the account, its owner, and so on up to an admin; None for each that has none.
+    """
+
+    country: str | None = None
+    policies: tuple[Targets | None, ...] = ()
+
+
+NO_TARGET_RULES: Final = TargetRules()
+"""Where none were read: what holds out of the box."""
+
+
 class Refusal(StrEnum):
     """Why a number is no target; the value is what the API calls it."""
 
@@ -131,6 +148,11 @@ def refusal(number: NumberRead, policies: Sequence[Targets | None]) -> Refusal |
             return _KINDS[number.kind]
     reasons = (_refused_by(policy, number) for policy in policies if policy)
     return next((reason for reason in reasons if reason), None)
+
+
+def refusal_of(numbering: Numbering, country: str | None, rules: TargetRules, number: str) -> Refusal | None:
+    """The same for a number as it was typed, under an account's rules; `country` where the account has none."""
+    return refusal(numbering(number, rules.country or country), rules.policies)
 
 
 def is_too_many_new(policies: Iterable[Targets | None], *, in_hour: int, in_day: int) -> bool:

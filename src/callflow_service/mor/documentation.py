@@ -170,7 +170,7 @@ UPDATE: Final = Call(
         Field("custom", "Show this text", {"type": "string", "maxLength": 255}, None),
     ),
     signed=UPDATE_ORDER,
-    success=update_page(Change(_DEVICE, State.BEFORE_CALL, Forward(Device(5, "IAX2", "101"), FromDevice()))),
+    success=update_page(Change(_DEVICE, State.BEFORE_CALL, Forward.to(Device(5, "IAX2", "101"), FromDevice()))),
     errors=(
         *_COMMON_ERRORS,
         "Bad login",

@@ -12,6 +12,7 @@ from callflow_service.domain.errors import (
     ActionUnknown,
     ApiDisabled,
     CallFlowError,
+    ConditionNotFound,
     DestinationMissing,
     DeviceNotFound,
     DidNotFound,
@@ -23,6 +24,7 @@ from callflow_service.domain.errors import (
     NotAuthorised,
     SignatureMismatch,
     StateUnknown,
+    TargetRefused,
 )
 from callflow_service.domain.history import Sender
 from callflow_service.mor import documentation
@@ -46,6 +48,9 @@ ERROR_TEXTS: Final[dict[type[CallFlowError], str]] = {
     ExternalNumberInvalid: "External number was not found",
     FaxDeviceNotFound: "FAX device was not found",
     DidNotFound: "DID was not found",
+    TargetRefused: "External number was not found",
+    # What MOR's calls set names no schedule and no caller list.
+    ConditionNotFound: "Callflow action was not found",
 }
 """MOR's texts, exact; clients compare them."""
 

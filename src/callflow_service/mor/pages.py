@@ -11,12 +11,14 @@ from callflow_service.domain.callflow import (
     Custom,
     Device,
     Empty,
+    End,
     FaxDetect,
     Forward,
     FromDevice,
     FromDid,
     State,
     Voicemail,
+    active,
 )
 from callflow_service.domain.changing import Change, DeviceCallFlow
 from callflow_service.mor.xml_text import without_forbidden
@@ -110,27 +112,28 @@ def _row(  # noqa: PLR0913, PLR0917 - as many as MOR has columns
 
 
 def _details(found: DeviceCallFlow, state: State) -> tuple[str, str, str, str, str]:
-    flow = found.flows.get(state, Empty())
+    flow = active(found.flows.get(state, Empty()))
     action, data, caller_id = _shown(flow)
     data2 = ""
     if isinstance(flow, Forward):
-        data2 = "local" if isinstance(flow.destination, Device) else "external"
+        data2 = "local" if isinstance(flow.steps[0].destination, Device) else "external"
     return action, data, data2, *_caller_id_columns(caller_id)
 
 
 def _shown(flow: CallFlow) -> tuple[str, str, CallerId]:
     """The action's name, its data, and the caller ID, which is the device's for all but forwards."""
-    match flow:
-        case Empty():
+    match active(flow):
+        case Empty() | End():
             return "", "", FromDevice()
         case Voicemail():
             return "Voicemail", "", FromDevice()
         case FaxDetect(fax):
             return "Fax detect", fax.label, FromDevice()
-        case Forward(destination, caller_id):
-            return "Forward", destination.label if isinstance(destination, Device) else destination, caller_id
-        case _:
-            assert_never(flow)
+        case Forward(steps):
+            first = steps[0].destination
+            return "Forward", first.label if isinstance(first, Device) else first, steps[0].caller_id
+        case _ as never:
+            assert_never(never)
 
 
 def _caller_id(caller_id: CallerId) -> tuple[str, str]:

@@ -1,6 +1,7 @@
 """The facts of one request, and the call flow that it leaves."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Final, NoReturn, assert_never
@@ -22,14 +23,25 @@ from callflow_service.domain.callflow import (
     Forward,
     FromDevice,
     FromDid,
+    Rule,
     State,
     Voicemail,
+    first_step,
 )
 from callflow_service.domain.changing import AssignedDid, Change, ChangeFacts, WantedChange
-from callflow_service.domain.errors import DeviceNotFound, DidNotFound, FaxDeviceNotFound, LocalDeviceNotFound
+from callflow_service.domain.errors import (
+    ConditionNotFound,
+    DeviceNotFound,
+    DidNotFound,
+    FaxDeviceNotFound,
+    LocalDeviceNotFound,
+)
+from callflow_service.domain.flow_documents import action_document, rule_document, without_labels
 from callflow_service.domain.history import Origin
 from callflow_service.domain.signature import HashPolicy
+from callflow_service.domain.targets import NO_TARGET_RULES
 from callflow_service.repositories.rights import may_use
+from callflow_service.repositories.targets import read_target_rules, target_rules_of
 
 # To read a list of a hundred networks takes as long as the statement that brings it.
 _REMEMBERED_LISTS: Final = 1_000
@@ -63,7 +75,9 @@ _LOAD_FACTS: Final = f"""SELECT {_ACCOUNT}{_DEVICE},
     target.id, target.technology, target.name, target.owner_id, target_owner.name, target_owner.owner_id,
     target.ring_seconds,
     fax.id, fax.technology, fax.name, fax.owner_id, fax_owner.name, fax_owner.owner_id, fax.ring_seconds,
-    did.id, did.number, did.device_id {_CALLER_AND_DEVICE}{_join_device("target", "$3")}{_join_device("fax", "$4")}
+    did.id, did.number, did.device_id,
+    CASE WHEN $6 THEN {target_rules_of("device_owner")} END
+{_CALLER_AND_DEVICE}{_join_device("target", "$3")}{_join_device("fax", "$4")}
 LEFT JOIN did ON did.id = $5"""
 
 # What is set is looked for by `coalesce`: by the plain id PostgreSQL would look before it knows whose the device is.
@@ -74,13 +88,23 @@ LEFT JOIN callflow AS flow ON flow.device_id = coalesce(device.id, {NAMES_NOTHIN
 LEFT JOIN device AS target ON target.id = flow.target_device_id
 LEFT JOIN did ON did.id = flow.caller_id_did_id"""
 
-STORED: Final = ("action", "target_device_id", "target_number", "caller_id", "caller_id_did_id", "caller_id_text")
+STORED: Final = (
+    "action",
+    "target_device_id",
+    "target_number",
+    "caller_id",
+    "caller_id_did_id",
+    "caller_id_text",
+    "otherwise",
+    "rules",
+)
 """The columns of a stored call flow beside its key, in the order of `stored_columns`."""
 
 _NAMES: Final = ", ".join(STORED)
 _VALUES: Final = ", ".join(f"${3 + place}" for place in range(len(STORED)))
 _ORIGIN: Final = ", ".join(f"${3 + len(STORED) + place}" for place in range(5))
-_EXCLUDED: Final = ", ".join(f"{name} = excluded.{name}" for name in STORED)
+_EXCLUDED: Final = ", ".join(f"{name} = excluded.{name}" for name in STORED if name != "rules")
+_KEEPS_RULES: Final = f"${3 + len(STORED) + 5}"
 
 # One statement, so one transaction: the row and its history are there together or not at all. What the row was before
 # comes from the WHERE of the conflict, which alone sees it locked and so as it really was: what the statement itself
@@ -89,7 +113,8 @@ _EXCLUDED: Final = ", ".join(f"{name} = excluded.{name}" for name in STORED)
 _SAVE: Final = f"""WITH saved AS (
     INSERT INTO callflow (device_id, state, priority, {_NAMES})
     SELECT $1, $2, 1, {_VALUES} FROM set_config('callflow.before', '', true)
-    ON CONFLICT (device_id, state, priority) DO UPDATE SET {_EXCLUDED}
+    ON CONFLICT (device_id, state, priority) DO UPDATE SET {_EXCLUDED},
+        rules = CASE WHEN {_KEEPS_RULES} THEN callflow.rules ELSE excluded.rules END
     WHERE set_config('callflow.before', to_jsonb(callflow)::text, true) IS NOT NULL
     RETURNING nullif(current_setting('callflow.before'), '')::jsonb AS before, to_jsonb(callflow) AS after
 )
@@ -102,7 +127,9 @@ RETURNING id"""  # noqa: S608 - our own names
 async def load_facts(connection: Connection, username: str | None, wanted: WantedChange) -> ChangeFacts:
     """Everything that deciding on a change needs, in one statement."""
     (row,) = await connection.fetch(
-        _LOAD_FACTS, username, wanted.device_id, wanted.forward_to_device, wanted.fax_device, wanted.did_id
+        _LOAD_FACTS,
+        *(username, wanted.device_id, wanted.forward_to_device, wanted.fax_device, wanted.did_id),
+        wanted.external_number is not None,
     )
     return ChangeFacts(
         account=_account(row),
@@ -110,6 +137,7 @@ async def load_facts(connection: Connection, username: str | None, wanted: Wante
         forward_device=_owned_device(row, 17),
         fax_device=_owned_device(row, 24),
         did=None if row[31] is None else AssignedDid(row[31], row[32], row[33]),
+        targets=read_target_rules(row[34]) if row[34] else NO_TARGET_RULES,
     )
 
 
@@ -129,8 +157,9 @@ async def save(connection: Connection, change: Change, origin: Origin) -> int:
         ChangeRefused: What the call flow names vanished since the facts were loaded; nothing was stored.
     """
     parameters = (
-        *(change.device.device.id, change.state, *stored_columns(change.flow).values()),
+        *(change.device.device.id, change.state, *stored_columns(change.flow, change.rules).values()),
         *(origin.account_id, origin.face, origin.sender.address, origin.sender.request_id, origin.undoes),
+        change.rules is None,
     )
     try:
         ((history_id,),) = await connection.fetch(_SAVE, *parameters)
@@ -139,29 +168,30 @@ async def save(connection: Connection, change: Change, origin: Origin) -> int:
     return int(history_id)
 
 
-def stored_columns(flow: CallFlow) -> dict[str, Any]:
-    """A call flow as its row has it, by the names of `STORED`."""
-    target_device_id: int | None = None
-    target_number: str | None = None
+def stored_columns(flow: CallFlow, rules: Sequence[Rule] | None) -> dict[str, Any]:
+    """A state as its row has it, by the names of `STORED`.
+
+    The first columns are what MOR's calls show of the action; `otherwise` is the whole where that is not all of it.
+    """
+    shown = first_step(flow)
+    action = Action.EMPTY
+    target: Device | str | None = None
     caller_id: tuple[CallerIdKind | None, int | None, str | None] = (None, None, None)
-    match flow:
-        case Empty():
-            action = Action.EMPTY
+    match shown:
         case Voicemail():
             action = Action.VOICEMAIL
-        case FaxDetect(fax):
+        case FaxDetect(target):
             action = Action.FAX_DETECT
-            target_device_id = fax.id
-        case Forward(destination, choice):
-            action = Action.FORWARD
-            caller_id = _caller_id_columns(choice)
-            if isinstance(destination, Device):
-                target_device_id = destination.id
-            else:
-                target_number = destination
+        case Forward(steps):
+            action, target = Action.FORWARD, steps[0].destination
+            caller_id = _caller_id_columns(steps[0].caller_id)
         case _:
-            assert_never(flow)
-    return dict(zip(STORED, (action, target_device_id, target_number, *caller_id), strict=True))
+            pass
+    target_device_id, target_number = (target.id, None) if isinstance(target, Device) else (None, target)
+    otherwise = None if shown == flow else json.dumps(without_labels(action_document(flow)))
+    documents = json.dumps([without_labels(rule_document(rule)) for rule in rules]) if rules else None
+    values = (action, target_device_id, target_number, *caller_id, otherwise, documents)
+    return dict(zip(STORED, values, strict=True))
 
 
 def call_flow(columns: tuple[Any, ...]) -> CallFlow:
@@ -176,7 +206,7 @@ def call_flow(columns: tuple[Any, ...]) -> CallFlow:
             return FaxDetect(Device(target_id, technology, name))
         case Action.FORWARD:
             destination = number if target_id is None else Device(target_id, technology, name)
-            return Forward(destination, _caller_id(CallerIdKind(caller_id), did_id, did_number, custom))
+            return Forward.to(destination, _caller_id(CallerIdKind(caller_id), did_id, did_number, custom))
         case _ as never:
             assert_never(never)
 
@@ -245,9 +275,11 @@ def _raise_vanished(error: IntegrityConstraintViolationError, flow: CallFlow) ->
             raise DeviceNotFound from error
         case "fk_callflow_target_device_id" if isinstance(flow, FaxDetect):
             raise FaxDeviceNotFound from error
-        case "fk_callflow_target_device_id":
+        case "fk_callflow_target_device_id" | "fk_callflow_reference_target_device_id":
             raise LocalDeviceNotFound from error
-        case "fk_callflow_caller_id_did_id_device_id":
+        case "fk_callflow_caller_id_did_id_device_id" | "fk_callflow_reference_did_id_device_id":
             raise DidNotFound from error
+        case "fk_callflow_reference_schedule_id" | "fk_callflow_reference_caller_list_id":
+            raise ConditionNotFound from error
         case _:
             raise error

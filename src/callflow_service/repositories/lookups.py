@@ -1,17 +1,20 @@
 """What the router needs to know: the devices of a call, what is set for them, and where that leads."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from asyncpg import Connection
 
 from callflow_service.domain.asked import SwitchUser
-from callflow_service.domain.callflow import CallFlow, State
+from callflow_service.domain.callflow import CallFlow, Device, State, StateFlow
 from callflow_service.domain.dialing import ChainHeader, Identity, LegRules, Redirected, Rejected, TrunkRules
-from callflow_service.domain.routing import Facts, RoutedDevice
+from callflow_service.domain.flow_documents import Names, read_action, read_state
+from callflow_service.domain.routing import NO_CIRCUMSTANCES, Circumstances, Facts, RoutedDevice
+from callflow_service.domain.targets import NO_TARGET_RULES, TargetRules
 from callflow_service.repositories.callflows import call_flow
+from callflow_service.repositories.targets import read_target_rules, target_rules_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,21 +25,77 @@ class Found:
     facts: Facts
 
 
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """What of a question the database is asked about.
+
+    Attributes:
+        called: The number that was called, None where none was.
+        technologies: Which wins where devices share a name, first wins.
+        caller_number: Of the original caller; empty where it is not known.
+        caller_entries: The entries of caller lists that the caller would be found by.
+        is_open: Whether a schedule, as it is stored, is open at the time of the call.
+    """
+
+    called: str | None
+    technologies: Sequence[str]
+    caller_number: str
+    caller_entries: Sequence[str]
+    is_open: Callable[[Mapping[str, Any]], bool]
+
+
+# A chain of forwards that leads to more devices than this is followed no further.
+_MOST_FOLLOWED: Final = 1_000
+
 # Put into both statements below: the text is ours, nothing of a request is in it.
-_COLUMNS: Final = """
+_COLUMNS: Final = f"""
 SELECT device.id = (SELECT id FROM named),
     device.id, device.technology, device.name, owner.username, device.caller_number, device.caller_name,
     device.ring_seconds, ARRAY(SELECT did.number FROM did WHERE did.device_id = device.id ORDER BY did.id LIMIT 20),
     own.number, own.device_id, flow.state,
     flow.action, target.id, target.technology, target.name, flow.target_number, flow.caller_id,
-    shown.id, shown.number, flow.caller_id_text
+    shown.id, shown.number, flow.caller_id_text, flow.otherwise, flow.rules,
+    CASE WHEN flow.rules IS NOT NULL OR flow.otherwise IS NOT NULL THEN (SELECT document FROM notes) END,
+    CASE WHEN num_nonnulls(flow.target_number, flow.rules, flow.otherwise) > 0 THEN {target_rules_of("owner")} END
 FROM near
 JOIN device ON device.id = near.id
 JOIN account AS owner ON owner.id = device.owner_id
 LEFT JOIN callflow AS flow ON flow.device_id = device.id AND flow.priority = 1
 LEFT JOIN device AS target ON target.id = flow.target_device_id
 LEFT JOIN did AS own ON ltrim(own.number, '+') = ltrim(flow.target_number, '+')
-LEFT JOIN did AS shown ON shown.id = flow.caller_id_did_id"""
+LEFT JOIN did AS shown ON shown.id = flow.caller_id_did_id"""  # noqa: S608 - our own text
+
+# What the rules and chains of the devices near name, and what is asked about the caller: made once, and only where one
+# of them has any. $4 is every entry of a caller list that this caller would be found by, $5 the number.
+_NOTES: Final = """, named_near AS MATERIALIZED (
+    SELECT reference.* FROM near JOIN callflow_reference AS reference ON reference.device_id = near.id
+), notes AS MATERIALIZED (
+    SELECT jsonb_build_object(
+        'devices', (SELECT jsonb_object_agg(device.id, jsonb_build_array(device.technology, device.name))
+            FROM named_near JOIN device ON device.id = named_near.target_device_id),
+        'dids', (SELECT jsonb_object_agg(did.id, did.number) FROM named_near JOIN did ON did.id = named_near.did_id),
+        'own_numbers', (SELECT jsonb_object_agg(ltrim(did.number, '+'), did.device_id)
+            FROM named_near JOIN did ON ltrim(did.number, '+') = ltrim(named_near.target_number, '+')),
+        'schedules', (SELECT jsonb_object_agg(schedule.id, jsonb_build_object(
+                'time_zone', coalesce(schedule.time_zone, owner.time_zone, above.time_zone, top.time_zone),
+                'weekly', schedule.weekly, 'holidays', schedule.holidays, 'exceptions', schedule.exceptions))
+            FROM named_near JOIN schedule ON schedule.id = named_near.schedule_id
+            JOIN account AS owner ON owner.id = schedule.owner_id
+            LEFT JOIN account AS above ON above.id = owner.owner_id
+            LEFT JOIN account AS top ON top.id = above.owner_id),
+        'caller_lists', (SELECT jsonb_agg(entry.list_id)
+            FROM named_near JOIN caller_list_entry AS entry ON entry.list_id = named_near.caller_list_id
+            WHERE entry.entry = ANY ($4::text[])),
+        'internal_for', (SELECT jsonb_agg(near.id)
+            FROM near JOIN device ON device.id = near.id JOIN account AS owner ON owner.id = device.owner_id
+            WHERE CASE owner.role WHEN 'user' THEN owner.owner_id ELSE owner.id END IN (
+                SELECT CASE callers.role WHEN 'user' THEN callers.owner_id ELSE callers.id END
+                FROM (SELECT device_id AS id FROM did WHERE ltrim(number, '+') = ltrim($5, '+')
+                    UNION SELECT id FROM device WHERE name = $5) AS calling
+                JOIN device AS caller ON caller.id = calling.id
+                JOIN account AS callers ON callers.id = caller.owner_id))
+    )::text AS document
+)"""
 
 # The devices asked about and those one step on, which is all that most calls need.
 _FIND: Final = f"""WITH named AS MATERIALIZED (
@@ -55,41 +114,55 @@ _FIND: Final = f"""WITH named AS MATERIALIZED (
     SELECT did.device_id FROM start
     JOIN callflow AS flow ON flow.device_id = start.id AND flow.priority = 1
     JOIN did ON ltrim(did.number, '+') = ltrim(flow.target_number, '+')
-){_COLUMNS}"""  # noqa: S608 - see _COLUMNS
+    UNION
+    SELECT reference.target_device_id FROM start JOIN callflow_reference AS reference ON reference.device_id = start.id
+    UNION
+    SELECT did.device_id FROM start JOIN callflow_reference AS reference ON reference.device_id = start.id
+    JOIN did ON ltrim(did.number, '+') = ltrim(reference.target_number, '+')
+){_NOTES}{_COLUMNS}"""  # noqa: S608 - see _COLUMNS
 
 # All the devices that forwards before the call can lead to from one device, at most $2 steps on.
 _FOLLOW: Final = f"""WITH RECURSIVE named AS (SELECT $1::bigint AS id), chain (id, step) AS (
     SELECT id, 0 FROM named
     UNION
-    SELECT coalesce(flow.target_device_id, did.device_id), chain.step + 1 FROM chain
-    JOIN callflow AS flow ON flow.device_id = chain.id AND flow.priority = 1 AND flow.state = 'before_call'
-    LEFT JOIN did ON ltrim(did.number, '+') = ltrim(flow.target_number, '+')
-    WHERE chain.step < $2
-), near AS (SELECT DISTINCT id FROM chain){_COLUMNS}"""  # noqa: S608 - see _COLUMNS
+    SELECT coalesce(leads.target_device_id, did.device_id), chain.step + 1 FROM chain
+    CROSS JOIN LATERAL (
+        SELECT target_device_id, target_number FROM callflow
+        WHERE device_id = chain.id AND priority = 1 AND state = 'before_call'
+        UNION ALL
+        SELECT target_device_id, target_number FROM callflow_reference
+        WHERE device_id = chain.id AND num_nonnulls(target_device_id, target_number) > 0
+    ) AS leads
+    LEFT JOIN did ON ltrim(did.number, '+') = ltrim(leads.target_number, '+')
+    WHERE chain.step < $2 AND chain.id IS NOT NULL
+), near AS (SELECT DISTINCT id FROM chain LIMIT $3){_NOTES}{_COLUMNS}"""  # noqa: S608 - see _COLUMNS
 
 _SWITCH_USERS: Final = """
 SELECT username, password_hash, domain, trust_headers, dial::text, rejected, redirected, early_media, trunk::text
 FROM switch_user"""
 
 
-async def find(
-    connection: Connection, device_ids: Iterable[int], *, called: str | None, technologies: Sequence[str]
-) -> Found:
-    """The facts about some devices and about the one that `called` names, in one statement.
+async def find(connection: Connection, device_ids: Iterable[int], asking: Asking) -> Found:
+    """The facts about some devices and about the one that was called, in one statement.
 
-    A number that was called is a DID, a leading `+` aside, else a device's name; of several the technology that
-    stands first in `technologies` wins.
+    A number that was called is a DID, a leading `+` aside, else a device's name.
     """
     ids = list(device_ids)
-    gathered = _Gathered()
-    gathered.add(await connection.fetch(_FIND, ids, called, list(technologies)), known=ids)
+    gathered = _Gathered(asking)
+    rows = await connection.fetch(
+        _FIND, ids, asking.called, asking.technologies, asking.caller_entries, asking.caller_number
+    )
+    gathered.add(rows, known=ids)
     return Found(gathered.named, gathered.facts())
 
 
-async def follow(connection: Connection, device_id: int, *, steps: int) -> Facts:
+async def follow(connection: Connection, device_id: int, asking: Asking, *, steps: int) -> Facts:
     """The facts about every device that a call to this one may be passed on to before it rings, in one statement."""
-    gathered = _Gathered()
-    gathered.add(await connection.fetch(_FOLLOW, device_id, steps), known=[device_id])
+    gathered = _Gathered(asking)
+    rows = await connection.fetch(
+        _FOLLOW, device_id, steps, _MOST_FOLLOWED, asking.caller_entries, asking.caller_number
+    )
+    gathered.add(rows, known=[device_id])
     return gathered.facts()
 
 
@@ -124,11 +197,14 @@ def _trunk(text: str | None) -> TrunkRules | None:
 class _Gathered:
     """Rows, one for each state of each device, put together."""
 
+    asking: Asking
     named: int | None = None
     _devices: dict[int, tuple[Any, ...]] = field(default_factory=dict)
-    _flows: dict[int, dict[State, CallFlow]] = field(default_factory=dict)
+    _flows: dict[int, dict[State, StateFlow]] = field(default_factory=dict)
     _own_numbers: dict[str, int | None] = field(default_factory=dict)
     _known: set[int] = field(default_factory=set)
+    _targets: dict[int, TargetRules] = field(default_factory=dict)
+    _notes: "_Notes | None" = None
 
     def add(self, rows: Sequence[Any], *, known: Iterable[int]) -> None:
         self._known.update(known)
@@ -142,7 +218,20 @@ class _Gathered:
             if own_number is not None:
                 self._own_numbers[own_number.lstrip("+")] = own_device
             if state is not None:
-                flows[State(state)] = call_flow(row[12:])
+                otherwise, rules, notes, targets = row[21:]
+                if targets is not None:
+                    self._targets[device_id] = read_target_rules(targets)
+                if notes is None:
+                    flows[State(state)] = StateFlow(call_flow(row[12:21]))
+                else:
+                    flows[State(state)] = self._noted(notes).flow(call_flow(row[12:21]), otherwise, rules)
+
+    def _noted(self, notes: str) -> "_Notes":
+        # The same text stands in every row that needs it.
+        if self._notes is None:
+            self._notes = _Notes.read(notes, self.asking)
+            self._own_numbers |= self._notes.own_numbers
+        return self._notes
 
     def facts(self) -> Facts:
         devices: dict[int, RoutedDevice | None] = dict.fromkeys(self._known)
@@ -157,5 +246,39 @@ class _Gathered:
                 ring_seconds=ring_seconds,
                 dids=tuple(dids),
                 flows=self._flows[device_id],
+                targets=self._targets.get(device_id, NO_TARGET_RULES),
             )
-        return Facts(devices, self._own_numbers)
+        return Facts(devices, self._own_numbers, self._notes.circumstances if self._notes else NO_CIRCUMSTANCES)
+
+
+@dataclass(frozen=True, slots=True)
+class _Notes:
+    """What the rules and chains of the devices near name, and what holds of it for the call."""
+
+    names: Names
+    own_numbers: Mapping[str, int | None]
+    circumstances: Circumstances
+
+    @classmethod
+    def read(cls, text: str, asking: Asking) -> Self:
+        notes = json.loads(text)
+        schedules = notes["schedules"] or {}
+        return cls(
+            Names(
+                {int(id_): Device(int(id_), *labels) for id_, labels in (notes["devices"] or {}).items()},
+                {int(id_): number for id_, number in (notes["dids"] or {}).items()},
+            ),
+            notes["own_numbers"] or {},
+            Circumstances(
+                open_schedules=frozenset(int(id_) for id_, schedule in schedules.items() if asking.is_open(schedule)),
+                caller_lists=frozenset(notes["caller_lists"] or ()),
+                internal_for=frozenset(notes["internal_for"] or ()),
+            ),
+        )
+
+    def flow(self, shown: CallFlow, otherwise: str | None, rules: str | None) -> StateFlow:
+        return read_state(
+            json.loads(rules) if rules else [],
+            read_action(json.loads(otherwise), self.names) if otherwise else shown,
+            self.names,
+        )

@@ -271,15 +271,22 @@ _USES: Final = {
         UNION ALL SELECT 'caller_list', id, NULL FROM caller_list WHERE owner_id = :key""",
     "device": """SELECT 'callflow' AS kind, device_id AS id, state FROM callflow WHERE target_device_id = :key
             AND device_id <> :key
+        UNION SELECT 'callflow', device_id, state FROM callflow_reference WHERE target_device_id = :key
+            AND device_id <> :key
         UNION ALL SELECT 'did', id, NULL FROM did WHERE device_id = :key""",
-    "did": "SELECT 'callflow' AS kind, device_id AS id, state FROM callflow WHERE caller_id_did_id = :key",
+    "did": """SELECT 'callflow' AS kind, device_id AS id, state FROM callflow WHERE caller_id_did_id = :key
+        UNION SELECT 'callflow', device_id, state FROM callflow_reference WHERE did_id = :key""",
     "owner": "SELECT 'account' AS kind, id, NULL AS state FROM account WHERE owner_id = :key",
     "fax_device": """SELECT 'callflow' AS kind, device_id AS id, state FROM callflow
-        WHERE target_device_id = :key AND action = 'fax_detect'""",
+        WHERE (target_device_id = :key AND action = 'fax_detect') OR jsonb_path_exists(
+            jsonb_build_array(otherwise, rules),
+            '$.** ? (@.action == "fax_detect").to.device ? (@ == $key)', jsonb_build_object('key', :key))""",
     "profile": """SELECT 'callflow' AS kind, device_id AS id, state FROM remembered_flow
         WHERE kind = 'profile' AND holder_id = :key""",
-    "schedule": "SELECT 'callflow' AS kind, 0 AS id, NULL AS state WHERE false AND :key = 0",
-    "caller_list": "SELECT 'callflow' AS kind, 0 AS id, NULL AS state WHERE false AND :key = 0",
+    "schedule": """SELECT DISTINCT 'callflow' AS kind, device_id AS id, state FROM callflow_reference
+        WHERE schedule_id = :key""",
+    "caller_list": """SELECT DISTINCT 'callflow' AS kind, device_id AS id, state FROM callflow_reference
+        WHERE caller_list_id = :key""",
     "switch_user": "SELECT 'switch' AS kind, 0 AS id, NULL AS state WHERE false AND :key <> ''",
 }
 

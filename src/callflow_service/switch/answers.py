@@ -79,9 +79,9 @@ def carry_on_answer(values: Mapping[str, str]) -> Answer:
 
 def mailbox(decision: Decision) -> str:
     """The name of the device whose flow said voicemail; empty for any other action."""
-    if decision.action is not RouteAction.VOICEMAIL or decision.device is None:
+    if decision.mailbox is None:
         return ""
-    return decision.device.name if is_safe_name(decision.device.name) else ""
+    return decision.mailbox.name if is_safe_name(decision.mailbox.name) else ""
 
 
 def _trunk(decision: Decision, plan: DialPlan) -> Answer:
@@ -101,8 +101,8 @@ def _trunk(decision: Decision, plan: DialPlan) -> Answer:
 
 def dial_string(decision: Decision, plan: DialPlan) -> str:
     """Whom to dial now, in the switch's words; empty where nobody is."""
-    if decision.action is RouteAction.VOICEMAIL and decision.device:
-        return plan.voicemail(decision.device.technology, decision.device.name)
+    if decision.mailbox:
+        return plan.voicemail(decision.mailbox.technology, decision.mailbox.name)
     if isinstance(decision.target, str):
         return plan.number(decision.target)
     return _device(decision.target, plan)

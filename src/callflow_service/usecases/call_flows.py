@@ -1,11 +1,13 @@
 """What callers can ask about call flows: load the facts, let the caller in, let the domain decide, save."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from callflow_service.domain import access, changing
 from callflow_service.domain.access import Claim
 from callflow_service.domain.changing import Change, DeviceCallFlow, WantedChange
 from callflow_service.domain.history import Face, Origin, Sender
+from callflow_service.domain.targets import Refusal, TargetRules
 from callflow_service.repositories import callflows
 from callflow_service.storage.database import Database
 from callflow_service.storage.waking import Tell
@@ -18,6 +20,7 @@ class CallFlows:
 
     database: Database
     admission: Admission
+    refusal: Callable[[TargetRules, str], Refusal | None]
     tell: Tell
 
     async def update(self, claim: Claim, wanted: WantedChange, sender: Sender) -> Change:
@@ -33,7 +36,7 @@ class CallFlows:
             facts = await ticket.run(lambda connection: callflows.load_facts(connection, claim.username, wanted))
             account = await self.admission.admit(client, facts.account, claim, sender, check_update_signature)
             meant = wanted.with_plus() if access.is_plus_signed(account, claim) else wanted
-            change = changing.decide(account, facts, meant)
+            change = changing.decide(account, facts, meant, self.refusal)
             origin = Origin(account.id, Face.MOR, sender)
             await ticket.run(lambda connection: callflows.save(connection, change, origin))
         self.tell()

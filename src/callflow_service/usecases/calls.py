@@ -1,18 +1,23 @@
 """What switches can ask about calls: where one goes now."""
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Address
+from typing import Any
 
 from asyncpg import Connection
 
 from callflow_service.domain.asked import Asked, SwitchUser
+from callflow_service.domain.caller_lists import ANONYMOUS, candidates
 from callflow_service.domain.callflow import NAMES_NOTHING
 from callflow_service.domain.dialing import NO_TRUNK, DialPlan
-from callflow_service.domain.path import new_flow_id
-from callflow_service.domain.routing import Decision, Facts, FactsMissing, Question, Rules, route
+from callflow_service.domain.path import began_at, new_flow_id
+from callflow_service.domain.routing import Decision, FactsMissing, Question, Rules, route
+from callflow_service.domain.targets import Refusal, TargetRules
 from callflow_service.repositories import lookups
+from callflow_service.repositories.lookups import Asking
 from callflow_service.storage.database import Database
 from callflow_service.storage.replica import ReplicaFirst
 from callflow_service.usecases.switch_users import SwitchUsers
@@ -29,14 +34,20 @@ class Calls:
         users: The switches that may ask.
         technologies: Which wins where devices share a name, first wins.
         max_diversions: How often one call may be diverted.
+        max_legs: How often one call may ring somebody.
         number_ring_seconds: How long an external number rings.
+        is_open: Whether a schedule, as it is stored, is open at a time.
+        refusal: Why the forwards of an account may not go to a number.
     """
 
     database: Database | ReplicaFirst
     users: SwitchUsers
     technologies: tuple[str, ...]
     max_diversions: int
+    max_legs: int
     number_ring_seconds: int
+    is_open: Callable[[Mapping[str, Any], datetime], bool]
+    refusal: Callable[[TargetRules, str], Refusal | None]
 
     async def where_to(
         self, authorization: str, address: IPv4Address | IPv6Address | None, read: ReadQuestion
@@ -65,7 +76,17 @@ class Calls:
             named.append(asked.path.current)
         if asked.device_id is not None:
             named.append(asked.device_id)
-        found = await lookups.find(connection, named, called=asked.called, technologies=self.technologies)
+        began = asked.path.began if asked.path else None
+        at = asked.at or (datetime.now(UTC) if began is None else began_at(began))
+        number = asked.caller.number
+        asking = Asking(
+            called=asked.called,
+            technologies=self.technologies,
+            caller_number=number,
+            caller_entries=[*candidates(number), *([ANONYMOUS] if asked.caller.is_number_withheld else ())],
+            is_open=lambda schedule: self.is_open(schedule, at),
+        )
+        found = await lookups.find(connection, named, asking)
         device_id = asked.device_id
         if asked.called is not None:
             device_id = NAMES_NOTHING if found.device_id is None else found.device_id
@@ -77,22 +98,25 @@ class Calls:
             call_flow_id=new_flow_id(asked.call_id, random=lambda: secrets.token_hex(16)),
             diversion=asked.diversion,
             history_info=asked.history_info,
+            at=at,
             diversions_withheld=asked.diversions_withheld,
             is_emergency_callback=asked.is_emergency_callback,
+            called=asked.called or "",
         )
         rules = Rules(
             limit=self.max_diversions,
+            max_legs=self.max_legs,
             number_ring_seconds=self.number_ring_seconds,
             trust_headers=switch.trust_headers,
             domain=switch.domain,
             can_ring=lambda device: bool(plan.device(device.technology, device.name)),
             can_dial_numbers=bool(plan.number("0")),
             trunk=plan.legs.trunk or NO_TRUNK,
+            refusal=lambda device, number: self.refusal(device.targets, number),
         )
         facts = found.facts
         while True:
             try:
                 return route(question, facts, rules)
             except FactsMissing as missing:
-                more = await lookups.follow(connection, missing.device_id, steps=self.max_diversions)
-                facts = Facts({**facts.devices, **more.devices}, {**facts.own_numbers, **more.own_numbers})
+                facts |= await lookups.follow(connection, missing.device_id, asking, steps=self.max_diversions)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from asyncpg import Connection
@@ -37,6 +38,7 @@ async def legs(  # noqa: PLR0913 - what a call is
     device_id: int,
     caller: Caller,
     outcomes: Sequence[State],
+    at: datetime,
     switch: SwitchUser,
 ) -> list[Leg]:
     """The legs of a call to a device, one more than `outcomes` tells the ends of, or as many as there are."""
@@ -56,6 +58,7 @@ async def legs(  # noqa: PLR0913 - what a call is
             diversions_withheld=False,
             is_emergency_callback=False,
             explain=True,
+            at=at,
         )
         decision = await calls.decide(connection, asked, switch, plan)
         found.append(Leg(state, decision))

@@ -7,6 +7,9 @@ caller can fetch it and ask again.
 from callflow_service.domain.routing.router import route
 from callflow_service.domain.routing.words import (
     CAUSES,
+    NEVER_SET,
+    NO_CIRCUMSTANCES,
+    Circumstances,
     Decision,
     Facts,
     FactsMissing,
@@ -18,6 +21,9 @@ from callflow_service.domain.routing.words import (
 
 __all__ = [
     "CAUSES",
+    "NEVER_SET",
+    "NO_CIRCUMSTANCES",
+    "Circumstances",
     "Decision",
     "Facts",
     "FactsMissing",

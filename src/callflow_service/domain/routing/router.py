@@ -16,18 +16,20 @@ from callflow_service.domain.callflow import (
     AsItComes,
     Device,
     Empty,
+    End,
     FaxDetect,
     Forward,
     State,
+    Step,
     Voicemail,
     is_external_number,
 )
 from callflow_service.domain.dialing import ChainHeader, Identity
 from callflow_service.domain.diversion import REASONS, Came, Stop, clean_user, read, write
-from callflow_service.domain.path import MAX_HOPS, Hop, Path
+from callflow_service.domain.path import MAX_HOPS, MAX_LEFT, Hop, Path, carried_number
+from callflow_service.domain.routing.rules import Call, Chosen, choose, chosen_before
 from callflow_service.domain.routing.words import (
     CAUSES,
-    EMPTY,
     Decision,
     Facts,
     FactsMissing,
@@ -51,46 +53,56 @@ def route(question: Question, facts: Facts, rules: Rules) -> Decision:
         came = read(
             question.diversion, question.history_info, domain=rules.domain, withheld=question.diversions_withheld
         )
-    hops = question.path.hops if question.path else ()
-    counted = max(len(hops), came.diversion_count, came.history_count)
-    router = _Router(facts, rules, already_on_path=_devices_of(question.path), uncounted=counted - len(hops))
-    end = router.answer(question)
+    counted = max(len(question.hops), came.diversion_count, came.history_count)
+    router = _Router(question, facts, rules, uncounted=counted - len(question.hops))
+    end = router.answer()
     return _decision(question, end, router, came)
 
 
 @dataclass(frozen=True, slots=True)
 class _Arrival:
-    """A call as it reaches a device, None outside of what we know: who calls, and which diversions brought it there."""
+    """A call as it reaches a device, None outside of what we know: who calls, and which diversions brought it there.
+
+    `ring_seconds` is how long the step that sent it there lets it ring, None where the device says so itself.
+    """
 
     device: RoutedDevice | None
     caller: Caller
     hops: tuple[Hop, ...]
+    ring_seconds: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _End:
-    """Where following the flows came to its end: what is to be done, and how the call arrived there."""
+    """Where following the flows came to its end: what is to be done, and how the call arrived there.
+
+    `is_outcome` is set where a flow ends the call: for the forward that led there it is a step that failed.
+    """
 
     action: RouteAction
     arrival: _Arrival
     target: RoutedDevice | str | None = None
     fax: RoutedDevice | None = None
+    mailbox: RoutedDevice | None = None
     cause: int | None = None
+    is_outcome: bool = False
 
 
 @dataclass(slots=True)
 class _Router:
     """One answer in the making, with the steps that explain it.
 
-    `uncounted` is how many diversions the headers tell of beyond those of the path.
+    `uncounted` is how many diversions the headers tell of beyond those of the path; `left` are the devices that had the
+    call and did not take it.
     """
 
+    question: Question
     facts: Facts
     rules: Rules
-    already_on_path: frozenset[int]
     uncounted: int
     steps: list[str] = field(default_factory=list)
     loops_cut: int = 0
+    left: list[int] = field(default_factory=list)
 
     def device(self, device_id: int) -> RoutedDevice | None:
         if device_id < 0:
@@ -99,25 +111,42 @@ class _Router:
             raise FactsMissing(device_id)
         return self.facts.devices[device_id]
 
-    def answer(self, question: Question) -> _End:
-        hops = question.path.hops if question.path else ()
+    @property
+    def call(self) -> Call:
+        path, caller = self.question.path, self.question.caller
+        called = path.called if path else carried_number(self.question.called)
+        return Call(caller, called, self.facts.circumstances)
+
+    @property
+    def legs_before(self) -> int:
+        """How many legs rang before the one that this answer begins."""
+        if self.question.path and self.question.device is None:
+            return self.question.path.legs_before + 1
+        return int(self.question.state is not State.BEFORE_CALL)
+
+    def answer(self) -> _End:
+        question = self.question
+        hops = question.hops
         device = self._asked_about(question)
         arrival = _Arrival(device, self._refolded(question.caller, hops), hops)
         if device is None:
             self.steps.append("the call is at no device of ours")
-            return self._nothing(arrival, question)
-        if question.is_emergency_callback:
+        elif question.is_emergency_callback:
             self.steps.append("a callback from an emergency centre, diverted by nothing")
             return self._nothing(arrival, question)
-        if question.state is State.BEFORE_CALL:
-            end = self._arrived(device, arrival)
-        else:
-            end = self._after_ringing(device, arrival, question.state)
+        end: _End | None = None
+        if device is not None:
+            if question.state is State.BEFORE_CALL:
+                end = self._arrived(device, arrival)
+            else:
+                end = self._after_ringing(device, arrival, question.state)
+        if question.path and question.device is None and (end is None or end.is_outcome):
+            end = self._next_steps(question.path) or end
         if end is None:
             return self._nothing(arrival, question)
-        if end.action is RouteAction.RING and len(end.arrival.hops) > len(hops):
+        if end.action is RouteAction.RING and end.arrival.hops != hops:
             return replace(end, action=RouteAction.FORWARD)
-        if end.action is RouteAction.RING and question.path is None and device.is_untouched:
+        if end.action is RouteAction.RING and question.path is None and device and device.is_untouched:
             return self._nothing(arrival, question)
         return end
 
@@ -133,9 +162,10 @@ class _Router:
         caller = Caller.from_wire(caller.number, caller.name, privacy=caller.privacy)
         for hop in hops:
             device = self.device(hop.device_id)
-            flow = device.flow(hop.state) if device else EMPTY
-            choice = flow.caller_id if isinstance(flow, Forward) else AsItComes()
-            caller = fold(caller, own=device.caller_id, choice=choice) if device else caller
+            if device:
+                steps = _steps_before(device, hop)
+                choice = steps[hop.step - 1].caller_id if hop.step <= len(steps) else AsItComes()
+                caller = fold(caller, own=device.caller_id, choice=choice)
         return caller
 
     def _nothing(self, arrival: _Arrival, question: Question) -> _End:
@@ -144,21 +174,46 @@ class _Router:
         if question.path is None and (untouched or question.is_emergency_callback):
             self.steps.append("carry on, nothing is ours to decide")
             return _End(RouteAction.NONE, arrival)
-        cause = CAUSES[question.state]
-        self.steps.append(f"ends with {cause}")
-        return _End(RouteAction.END, arrival, cause=cause)
+        return self._ended(arrival, CAUSES[question.state])
+
+    def _next_steps(self, path: Path) -> _End | None:
+        """Where the call goes from a leg that nobody took: on in the innermost forward that has a step left.
+
+        None where no forward on the way goes on.
+        """
+        outcome: _End | None = None
+        for place in range(len(path.hops) - 1, -1, -1):
+            hop, before = path.hops[place], path.hops[:place]
+            device = self.device(hop.device_id)
+            self.left = [*path.left, *(other.device_id for other in path.hops[place + 1 :])]
+            if path.current is not None:
+                self.left.append(path.current)
+            if device is None:
+                continue
+            forward = chosen_before(device.flow(hop.state), hop.rule)
+            if not isinstance(forward, Forward):
+                continue
+            arrival = _Arrival(device, self._refolded(self.question.caller, before), before)
+            end = self._along(device, arrival, hop, forward, after=hop.step)
+            if end and not end.is_outcome:
+                return end
+            outcome = end or outcome
+        self.left = list(path.left)
+        return outcome
 
     def _arrived(self, device: RoutedDevice, arrival: _Arrival) -> _End | None:
         """What `device` does with a call that reaches it; None if it can neither ring nor pass the call on."""
-        flow = device.flow(State.BEFORE_CALL)
+        chosen = self._chosen(device, State.BEFORE_CALL)
         end: _End | None
-        match flow:
+        match chosen.action:
             case Forward():
-                end = self._forwarded(device, arrival, State.BEFORE_CALL, flow)
+                end = self._along(device, arrival, Hop(device.id, State.BEFORE_CALL, chosen.rule), chosen.action)
             case Voicemail():
-                end = self._to_voicemail(device, arrival, State.BEFORE_CALL)
+                end = self._to_voicemail(device, arrival, State.BEFORE_CALL, chosen.action)
             case FaxDetect():
-                end = self._to_fax(device, arrival, flow)
+                end = self._to_fax(device, arrival, chosen.action)
+            case End(cause):
+                end = self._ended(arrival, cause)
             case Empty():
                 end = None
             case _ as never:
@@ -167,33 +222,72 @@ class _Router:
 
     def _after_ringing(self, device: RoutedDevice, arrival: _Arrival, state: State) -> _End | None:
         """What `device` does with a call that it did not take; None if nothing is set for that, or it was refused."""
-        flow = device.flow(state)
-        match flow:
+        chosen = self._chosen(device, state)
+        match chosen.action:
             case Forward():
-                return self._forwarded(device, arrival, state, flow)
+                return self._along(device, arrival, Hop(device.id, state, chosen.rule), chosen.action)
             case Voicemail():
-                return self._to_voicemail(device, arrival, state)
+                return self._to_voicemail(device, arrival, state, chosen.action)
+            case End(cause):
+                return self._ended(arrival, cause)
             case Empty() | FaxDetect():
                 self.steps.append(f"{_said(device.label)} {_WHEN[state]}: nothing set")
                 return None
             case _ as never:
                 assert_never(never)
 
-    def _forwarded(self, device: RoutedDevice, arrival: _Arrival, state: State, forward: Forward) -> _End | None:
-        """Where the call ends up by `forward`; None if the forward is refused."""
-        name = forward.destination if isinstance(forward.destination, str) else forward.destination.label
-        self.steps.append(f"{_said(device.label)} {_WHEN[state]}: forward to {_said(name)}")
-        target = self._target(forward.destination)
-        if target in {*self.already_on_path, *(hop.device_id for hop in arrival.hops), device.id}:
+    def _chosen(self, device: RoutedDevice, state: State) -> Chosen:
+        chosen = choose(device.flow(state), self.call, device.id)
+        self.steps += [f"{_said(device.label)} {_WHEN[state]}: {_said(why)}" for why in chosen.why]
+        return chosen
+
+    def _along(
+        self, device: RoutedDevice, arrival: _Arrival, hop: Hop, forward: Forward, *, after: int = 0
+    ) -> _End | None:
+        """Where the call ends up by the steps of `forward` beyond `after`, then by what comes after the last one.
+
+        None where no step could be tried and nothing comes after the last one.
+        """
+        outcome: _End | None = None
+        for number, step in enumerate(forward.steps[after:], after + 1):
+            end = self._stepped(device, arrival, replace(hop, step=number), step, of=len(forward.steps))
+            if end and not end.is_outcome:
+                return end
+            outcome = end or outcome
+        match forward.then:
+            case Empty():
+                return outcome
+            case Voicemail():
+                return self._to_voicemail(device, arrival, hop.state, forward.then) or outcome
+            case End(cause):
+                return self._ended(arrival, cause)
+            case _ as never:
+                assert_never(never)
+
+    def _stepped(self, device: RoutedDevice, arrival: _Arrival, hop: Hop, step: Step, *, of: int) -> _End | None:
+        """Where the call ends up by one step; None if the step is refused."""
+        name = step.destination if isinstance(step.destination, str) else step.destination.label
+        place = f", step {hop.step} of {of}" if of > 1 else ""
+        self.steps.append(f"{_said(device.label)} {_WHEN[hop.state]}: forward to {_said(name)}{place}")
+        if step.held_until and self.question.at < step.held_until:
+            self._refused(f"it is held until {step.held_until:%Y-%m-%d %H:%M} UTC")
+            return None
+        target = self._target(step.destination)
+        on_path = self.question.path.met if self.question.path else frozenset()
+        if target in {*on_path, *(other.device_id for other in arrival.hops), *self.left, device.id}:
             self._cut("the call has been there, a loop")
             return None
         if self.uncounted + len(arrival.hops) >= self.rules.limit or len(arrival.hops) >= MAX_HOPS:
             self._cut("the call has been diverted as often as the limit lets it")
             return None
+        if self.legs_before >= self.rules.max_legs or len(self.left) > MAX_LEFT:
+            self._cut("the call has rung as often as the limit lets it")
+            return None
         passed_on = _Arrival(
             device,
-            fold(arrival.caller, own=device.caller_id, choice=forward.caller_id),
-            (*arrival.hops, Hop(device.id, state)),
+            fold(arrival.caller, own=device.caller_id, choice=step.caller_id),
+            (*arrival.hops, hop),
+            step.ring_seconds,
         )
         return self._to_number(target, passed_on) if isinstance(target, str) else self._to_device(target, passed_on)
 
@@ -218,11 +312,19 @@ class _Router:
         if not (self.rules.can_dial_numbers and is_external_number(number)):
             self._refused("the number cannot be dialled here")
             return None
+        if passed_on.device and (why := self.rules.refusal(passed_on.device, number)):
+            self._refused(why.sentence)
+            return None
         return _End(RouteAction.FORWARD, passed_on, target=number)
 
-    def _to_voicemail(self, device: RoutedDevice, arrival: _Arrival, state: State) -> _End:
-        self.steps.append(f"{_said(device.label)} {_WHEN[state]}: voicemail")
-        return _End(RouteAction.VOICEMAIL, arrival)
+    def _to_voicemail(self, device: RoutedDevice, arrival: _Arrival, state: State, voicemail: Voicemail) -> _End | None:
+        of = f" of {_said(voicemail.of.label)}" if voicemail.of else ""
+        self.steps.append(f"{_said(device.label)} {_WHEN[state]}: voicemail{of}")
+        mailbox = self.device(voicemail.of.id) if voicemail.of else device
+        if mailbox is None:
+            self._refused("that device is not there")
+            return None
+        return _End(RouteAction.VOICEMAIL, arrival, mailbox=mailbox)
 
     def _to_fax(self, device: RoutedDevice, arrival: _Arrival, detection: FaxDetect) -> _End | None:
         self.steps.append(f"{_said(device.label)} before call: fax detection, to {_said(detection.fax.label)}")
@@ -243,12 +345,22 @@ class _Router:
         self.steps.append(f"{_said(device.label)} rings")
         return _End(RouteAction.RING, arrival, target=device)
 
+    def _ended(self, arrival: _Arrival, cause: int) -> _End:
+        self.steps.append(f"ends with {cause}")
+        return _End(RouteAction.END, arrival, cause=cause, is_outcome=True)
+
     def _cut(self, why: str) -> None:
         self.loops_cut += 1
         self._refused(why)
 
     def _refused(self, why: str) -> None:
         self.steps.append(f"refused: {why}")
+
+
+def _steps_before(device: RoutedDevice, hop: Hop) -> tuple[Step, ...]:
+    """The steps of the forward by which a device passed a call on."""
+    forward = chosen_before(device.flow(hop.state), hop.rule)
+    return forward.steps if isinstance(forward, Forward) else ()
 
 
 def _decision(question: Question, end: _End, router: _Router, came: Came) -> Decision:
@@ -259,7 +371,7 @@ def _decision(question: Question, end: _End, router: _Router, came: Came) -> Dec
     diversion, history_info = write(
         came,
         _stops(diverters, arrival.hops, last=end.target or arrival.device),
-        explained=len(question.path.hops) if question.path else 0,
+        explained=min(len(question.hops), len(arrival.hops)),
         domain=router.rules.domain,
     )
     caller, asserted = arrival.caller, None
@@ -270,12 +382,20 @@ def _decision(question: Question, end: _End, router: _Router, came: Came) -> Dec
         forwarder = _forwarder(payer) if router.rules.trunk.identity is Identity.FORWARDER else None
         if forwarder:
             caller, asserted = forwarder, arrival.caller
-    flow_id = question.path.flow_id if question.path else question.call_flow_id
+    path = Path(
+        flow_id=question.path.flow_id if question.path else question.call_flow_id,
+        hops=arrival.hops,
+        current=arrival.device.id if arrival.device and not at_number else None,
+        began=int(question.at.timestamp()),
+        called=router.call.called,
+        left=tuple(router.left),
+    )
     return Decision(
         action=end.action,
         target=end.target,
-        ring_seconds=_ring_seconds(end.target, router.rules),
+        ring_seconds=_ring_seconds(end, router.rules),
         fax=end.fax,
+        mailbox=end.mailbox,
         cause=end.cause,
         caller=caller,
         asserted=asserted,
@@ -286,8 +406,8 @@ def _decision(question: Question, end: _End, router: _Router, came: Came) -> Dec
         payer=clean_username(payer.owner) if payer else "",
         payer_device=arrival.hops[-1].device_id if arrival.hops else None,
         leg=len(arrival.hops) + 1,
-        flow_id=flow_id,
-        path=Path(flow_id, arrival.hops, arrival.device.id if arrival.device and not at_number else None),
+        flow_id=path.flow_id,
+        path=path.with_legs(router.legs_before) if end.target else path,
         explain=clean_line("; ".join(router.steps)),
         steps=tuple(router.steps),
         loops_cut=router.loops_cut,
@@ -301,10 +421,14 @@ def _forwarder(device: RoutedDevice | None) -> Caller | None:
     return Caller(numbers[0], device.caller_id.name, Privacy.OFF)
 
 
-def _ring_seconds(target: RoutedDevice | str | None, rules: Rules) -> int | None:
-    if isinstance(target, RoutedDevice):
-        return target.ring_seconds
-    return None if target is None else rules.number_ring_seconds
+def _ring_seconds(end: _End, rules: Rules) -> int | None:
+    match end.target:
+        case RoutedDevice(ring_seconds=ring_seconds):
+            return end.arrival.ring_seconds or ring_seconds
+        case str():
+            return end.arrival.ring_seconds or rules.number_ring_seconds
+        case None:
+            return None
 
 
 def _stops(
@@ -329,12 +453,6 @@ def _stop(device: RoutedDevice, *, left: State | None, at_number: bool) -> Stop:
 
 def _numbers_of(device: RoutedDevice) -> list[str]:
     return [number for text in (*device.dids, device.caller_number) if (number := clean_caller_number(text))]
-
-
-def _devices_of(path: Path | None) -> frozenset[int]:
-    if path is None:
-        return frozenset()
-    return frozenset(hop.device_id for hop in path.hops) | ({path.current} if path.current is not None else set())
 
 
 def _said(text: str) -> str:

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
-from typing import Final
+from typing import Final, Self
 
 from callflow_service.domain.callerid import (
     Caller,
@@ -11,18 +12,15 @@ from callflow_service.domain.callerid import (
     clean_caller_number,
     clean_name,
 )
-from callflow_service.domain.callflow import (
-    CallFlow,
-    Empty,
-    State,
-)
+from callflow_service.domain.callflow import State, StateFlow
 from callflow_service.domain.dialing import NO_TRUNK, TrunkRules
-from callflow_service.domain.path import Path
+from callflow_service.domain.path import Hop, Path
+from callflow_service.domain.targets import NO_TARGET_RULES, Refusal, TargetRules
 
 CAUSES: Final = {State.BEFORE_CALL: 503, State.NO_ANSWER: 480, State.BUSY: 486, State.FAILED: 503}
 """The SIP status that a call ends with where nothing is set for what happened."""
 
-EMPTY: Final = Empty()
+NEVER_SET: Final = StateFlow()
 """What a device does in a state that was never set."""
 
 
@@ -42,7 +40,7 @@ class RoutedDevice:
     """A device with all that routing asks of it.
 
     `owner` is its owner's username, `ring_seconds` how long it rings, `dids` the numbers assigned to it, lowest id
-    first. A state that is missing from `flows` is empty.
+    first. A state that is missing from `flows` is empty. `targets` holds for forwards to numbers.
     """
 
     id: int
@@ -53,7 +51,8 @@ class RoutedDevice:
     caller_name: str
     ring_seconds: int
     dids: tuple[str, ...]
-    flows: Mapping[State, CallFlow]
+    flows: Mapping[State, StateFlow]
+    targets: TargetRules = NO_TARGET_RULES
 
     @property
     def caller_id(self) -> Caller:
@@ -68,11 +67,37 @@ class RoutedDevice:
     @property
     def is_untouched(self) -> bool:
         """Whether nothing is set in any of the four states."""
-        return all(isinstance(flow, Empty) for flow in self.flows.values())
+        return all(flow.is_empty for flow in self.flows.values())
 
-    def flow(self, state: State) -> CallFlow:
+    def flow(self, state: State) -> StateFlow:
         """What the device does in `state`."""
-        return self.flows.get(state, EMPTY)
+        return self.flows.get(state, NEVER_SET)
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What rules ask about a call.
+
+    Attributes:
+        open_schedules: The schedules that are open at the time of the call.
+        caller_lists: The caller lists that the caller is in.
+        internal_for: The devices for which the caller is one of their own house.
+    """
+
+    open_schedules: frozenset[int] = frozenset()
+    caller_lists: frozenset[int] = frozenset()
+    internal_for: frozenset[int] = frozenset()
+
+    def __or__(self, more: Self) -> "Circumstances":
+        return Circumstances(
+            self.open_schedules | more.open_schedules,
+            self.caller_lists | more.caller_lists,
+            self.internal_for | more.internal_for,
+        )
+
+
+NO_CIRCUMSTANCES: Final = Circumstances()
+"""Where no rule asks for any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +110,14 @@ class Facts:
 
     devices: Mapping[int, RoutedDevice | None]
     own_numbers: Mapping[str, int | None]
+    circumstances: Circumstances = NO_CIRCUMSTANCES
+
+    def __or__(self, more: Self) -> "Facts":
+        return Facts(
+            {**self.devices, **more.devices},
+            {**self.own_numbers, **more.own_numbers},
+            self.circumstances | more.circumstances,
+        )
 
 
 class FactsMissing(Exception):
@@ -103,7 +136,8 @@ class Question:
     is not there. `caller` is the original caller. `call_flow_id` is what `new_flow_id` gives, for a call without a
     path. `diversion` and `history_info` are these headers of the original INVITE, each comma-joined;
     `diversions_withheld` says that the caller wants them private. `is_emergency_callback` is set for a call by which
-    an emergency centre calls a person back (RFC 7090).
+    an emergency centre calls a person back (RFC 7090). `called` is the number by which a call without a path came in,
+    and `at` the time of the call: that of its first question.
     """
 
     device: int | None
@@ -113,17 +147,25 @@ class Question:
     call_flow_id: str
     diversion: str
     history_info: str
+    at: datetime
     diversions_withheld: bool = False
     is_emergency_callback: bool = False
+    called: str = ""
+
+    @property
+    def hops(self) -> tuple[Hop, ...]:
+        """The diversions of earlier answers."""
+        return self.path.hops if self.path else ()
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
     """What holds for the switch that asks.
 
-    `limit` is the most diversions a call may take, `number_ring_seconds` how long a number rings, `domain` the host
-    part of our header entries; `can_ring` says whether a device can be rung there, `can_dial_numbers` whether a number
-    can be dialled, and `trunk` what legs to numbers show.
+    `limit` is the most diversions a call may take, `max_legs` how often it may ring somebody, `number_ring_seconds` how
+    long a number rings, `domain` the host part of our header entries; `can_ring` says whether a device can be rung
+    there, `can_dial_numbers` whether a number can be dialled, and `trunk` what legs to numbers show. `refusal` says why
+    a device may not forward to a number, and nothing where it may.
     """
 
     limit: int
@@ -133,11 +175,15 @@ class Rules:
     can_ring: Callable[[RoutedDevice], bool]
     can_dial_numbers: bool
     trunk: TrunkRules = NO_TRUNK
+    max_legs: int = 20
+    refusal: Callable[[RoutedDevice, str], Refusal | None] = lambda _, __: None
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
     """What the switch is to do, and all it needs for it.
+
+    `mailbox` is the device whose voicemail takes the call.
 
     `target` is whom to dial now, `ring_seconds` for how long, `fax` where the call goes once a fax is heard, `cause`
     the SIP status to end with. `caller`, `diversion` and `history_info` are what the leg shows, `asserted` is the
@@ -151,6 +197,7 @@ class Decision:
     target: RoutedDevice | str | None
     ring_seconds: int | None
     fax: RoutedDevice | None
+    mailbox: RoutedDevice | None
     cause: int | None
     caller: Caller
     asserted: Caller | None
