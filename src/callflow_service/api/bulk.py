@@ -8,13 +8,13 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from callflow_service.api.dependencies import ApiRoute, Caller, TheHouse, Writer
-from callflow_service.api.flow_shapes import StateFlow, States, stored_shape
-from callflow_service.api.flow_writing import by_device, owned_device, read_action
+from callflow_service.api.dependencies import ApiRoute, TheHouse, Writer
+from callflow_service.api.flow_shapes import SentState, States, stored_shape
+from callflow_service.api.flow_writing import Writing, by_device, owned_device, read_states, steps_of
 from callflow_service.api.problems import Problem, invalid
 from callflow_service.api.shapes import Id, Text, as_json
 from callflow_service.domain.access import Account, OwnedDevice, Role
-from callflow_service.domain.callflow import NAMES_NOTHING, CallFlow, Device, Forward, State
+from callflow_service.domain.callflow import NAMES_NOTHING, Device, State, StateFlow
 from callflow_service.domain.history import Origin
 from callflow_service.domain.rings import way_to
 from callflow_service.repositories import flows, many, resources
@@ -79,8 +79,8 @@ class BulkChanged(BaseModel):
 
     device: int
     state: State
-    before: StateFlow
-    after: StateFlow
+    before: SentState
+    after: SentState
 
 
 class BulkResult(BaseModel):
@@ -102,7 +102,7 @@ async def change_many(request: Request, body: BulkChange, caller: Writer, house:
         connection = await driver(session)
         await one_at_a_time(connection)
         chosen = await choose(session, caller.account, body.where)
-        wanted = await read_set(session, caller, body.where, body.set)
+        wanted = await read_set(Writing(session, caller, house.calls.refusal), body.where, body.set)
         for state, flow in wanted.items():
             await many.stage(connection, state, flow)
         warnings = await check_rings(connection, wanted)
@@ -137,55 +137,52 @@ async def choose(session: AsyncSession, viewer: Account, where: Where) -> int:
     return await many.choose(session, await _seen(session, viewer, where))
 
 
-async def read_set(session: AsyncSession, caller: Caller, where: Where, sent: FlowSet) -> dict[State, CallFlow]:
+async def read_set(writing: Writing, where: Where, sent: FlowSet) -> dict[State, StateFlow]:
     """What shall be set, checked against the devices that fit.
 
     Raises:
         Problem: `invalid`.
     """
-    statement = (await _seen(session, caller.account, where)).limit(2)
+    session = writing.session
+    statement = (await _seen(session, writing.caller.account, where)).limit(2)
     rows = (await run(session, statement)).all()
     some = owned_device(rows[0]) if rows else OwnedDevice(Device(NAMES_NOTHING, "", ""), NAMES_NOTHING, "", None, 1)
-    wanted = {}
-    for state in _ORDER:
-        flow: StateFlow | None = getattr(sent, state)
-        if flow is None:
-            continue
-        place = f"set.{state}.otherwise"
+    wanted = {state: flow for state in _ORDER if (flow := getattr(sent, state)) is not None}
+    for state, flow in wanted.items():
         if len(rows) > 1 and _names_did(flow.model_dump()):
-            raise invalid(place, "a DID is one device's, and more than one is chosen")
-        wanted[state] = await read_action(session, caller, some, state, flow.otherwise, place)
-    return wanted
+            raise invalid(f"set.{state}.otherwise", "a DID is one device's, and more than one is chosen")
+    return await read_states(writing, some, wanted, "set.{state}.")
 
 
-async def check_rings(connection: Connection, wanted: Mapping[State, CallFlow]) -> list[str]:
+async def check_rings(connection: Connection, wanted: Mapping[State, StateFlow]) -> list[str]:
     """Refuse a forward that closes a ring before the call through any chosen device; tell of other rings.
 
     Raises:
         Problem: `loop`, with the devices of the ring.
     """
-    warnings = []
+    warnings: list[str] = []
     for state, flow in wanted.items():
-        if not isinstance(flow, Forward):
-            continue
-        to = flow.destination
-        target = to.id if isinstance(to, Device) else await flows.own(connection, to)
-        if target is None:
-            continue
-        leads = await flows.leads(connection, target)
-        chosen = await many.chosen_of(connection, [target, *(lead.target for lead in leads)])
-        if target in chosen:
-            raise Problem("loop", "The device would forward to itself.", {"path": [target]})
-        before = by_device([lead for lead in leads if lead.state is State.BEFORE_CALL])
-        if state is State.BEFORE_CALL and (way := way_to(target, chosen, before)):
-            path = [way[-1], *way[:-1]]
-            raise Problem("loop", "The forward closes a ring of forwards before the call.", {"path": path})
-        if way := way_to(target, chosen, by_device(leads)):
-            ring = " to ".join(str(each) for each in [way[-1], *way])
-            warnings.append(
-                f"The forward is part of a ring, device {ring}; a call that comes round is not forwarded again."
-            )
-    return warnings
+        destinations = {step.destination for step in steps_of(flow)}
+        for to in sorted(destinations, key=str):
+            target = to.id if isinstance(to, Device) else await flows.own(connection, to)
+            if target is not None:
+                warnings += await _check_ring(connection, state, target)
+    return list(dict.fromkeys(warnings))
+
+
+async def _check_ring(connection: Connection, state: State, target: int) -> list[str]:
+    leads = await flows.leads(connection, target)
+    chosen = await many.chosen_of(connection, [target, *(lead.target for lead in leads)])
+    if target in chosen:
+        raise Problem("loop", "The device would forward to itself.", {"path": [target]})
+    before = by_device([lead for lead in leads if lead.state is State.BEFORE_CALL])
+    if state is State.BEFORE_CALL and (way := way_to(target, chosen, before)):
+        path = [way[-1], *way[:-1]]
+        raise Problem("loop", "The forward closes a ring of forwards before the call.", {"path": path})
+    if way := way_to(target, chosen, by_device(leads)):
+        ring = " to ".join(str(each) for each in [way[-1], *way])
+        return [f"The forward is part of a ring, device {ring}; a call that comes round is not forwarded again."]
+    return []
 
 
 async def written(connection: Connection, origin: Origin, entries: Entries, holder: Holder | None = None) -> None:

@@ -131,7 +131,7 @@ async def check_rings(connection: Connection, device: OwnedDevice, state: State,
     Raises:
         Problem: `loop`, with the devices of the ring.
     """
-    destinations = {step.destination for step in _steps(flow)}
+    destinations = {step.destination for step in steps_of(flow)}
     if not destinations:
         return []
     await flows.one_ring_check_at_a_time(connection)
@@ -150,7 +150,8 @@ async def check_rings(connection: Connection, device: OwnedDevice, state: State,
     return []
 
 
-def _steps(flow: StateFlow) -> Iterator[Step]:
+def steps_of(flow: StateFlow) -> Iterator[Step]:
+    """Every step of every forward of a state, those that are switched off too."""
     for action in map(kept, flow.actions()):
         if isinstance(action, Forward):
             yield from action.steps

@@ -25,13 +25,14 @@ from callflow_service.api.bulk import (
     written,
 )
 from callflow_service.api.dependencies import ApiRoute, Caller, TheHouse, Writer
-from callflow_service.api.flow_shapes import state_shape
+from callflow_service.api.flow_writing import Writing
 from callflow_service.api.lists import Page
 from callflow_service.api.problems import Problem, invalid
 from callflow_service.api.resource_routes import Change, Resource, router_of
 from callflow_service.api.shapes import Id, Text, as_json, written_moment
 from callflow_service.domain.access import Account, Role
 from callflow_service.domain.callflow import State
+from callflow_service.domain.flow_documents import state_document
 from callflow_service.domain.history import Face, Origin, Sender
 from callflow_service.domain.rings import without_rings
 from callflow_service.domain.tokens import Scope
@@ -139,13 +140,13 @@ async def _columns(change: Change) -> dict[str, Any]:
         raise invalid("owner", "an accountant changes no call flows")
     if not _is_for(change.caller, owner):
         raise Problem("not-allowed")
-    flows = await read_set(change.session, _as_owner(owner), item.where, item.set)
+    flows = await read_set(Writing(change.session, _as_owner(owner), change.house.calls.refusal), item.where, item.set)
     columns = {
         "id": item.id,
         "name": item.name,
         "owner_id": owner.id,
         "where": item.where.model_dump(mode="json", exclude_none=True),
-        "set": {state: state_shape(flow) for state, flow in flows.items()},
+        "set": {state: state_document(flow) for state, flow in flows.items()},
     }
     if change.row and change.row.applied_at:
         changed = {name for name, value in columns.items() if getattr(change.row, name) != value}
@@ -220,7 +221,7 @@ async def apply_profile(request: Request, profile_id: Id, caller: Writer, house:
         where, sent = Where.model_validate(profile.where), FlowSet.model_validate(profile.set)
         as_owner = _as_owner(owner)
         chosen = await choose(session, as_owner.account, where)
-        wanted = await read_set(session, as_owner, where, sent)
+        wanted = await read_set(Writing(session, as_owner, house.calls.refusal), where, sent)
         for state, flow in wanted.items():
             await many.stage(connection, state, flow, holder)
         warnings = await check_rings(connection, wanted)

@@ -16,7 +16,7 @@ from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from callflow_service.domain.access import Account
-from callflow_service.domain.callflow import CallFlow, Empty, State
+from callflow_service.domain.callflow import State, StateFlow
 from callflow_service.domain.history import Origin
 from callflow_service.repositories.callflows import STORED, stored_columns
 from callflow_service.repositories.resources import Statement, Wanted, device_filters, devices
@@ -301,22 +301,21 @@ async def chosen_of(connection: Connection, ids: Sequence[int]) -> set[int]:
     return {id_ for (id_,) in await connection.fetch("SELECT id FROM bulk_device WHERE id = ANY($1)", ids)}
 
 
-async def stage(connection: Connection, state: State, flow: CallFlow, holder: Holder | None = None) -> None:
+async def stage(connection: Connection, state: State, flow: StateFlow, holder: Holder | None = None) -> None:
     """Stage what changes where the chosen devices shall do this in one state; not what `holder` remembers already."""
-    columns = stored_columns(flow)
-    is_empty = columns == stored_columns(Empty())
-    await connection.execute(_STAGE, state, json.dumps(columns), is_empty, *_named(holder))
+    row = _row(flow)
+    await connection.execute(_STAGE, state, row, row == _row(StateFlow()), *_named(holder))
 
 
 async def stage_without_numbers(connection: Connection) -> None:
     """Stage as empty every state of the chosen devices that leads to a number in any way."""
-    await connection.execute(_STAGE_WITHOUT_NUMBERS, json.dumps(stored_columns(Empty())))
+    await connection.execute(_STAGE_WITHOUT_NUMBERS, _row(StateFlow()))
 
 
 async def stage_back(connection: Connection, holder: Holder) -> None:
     """Stage what `holder` remembers of the chosen devices, where nobody changed it since and what it names is there."""
     await connection.execute(_LEAVE, holder.kind, holder.id)
-    empty = json.dumps(stored_columns(Empty()))
+    empty = _row(StateFlow())
     await connection.execute(_STAGE_BACK, holder.kind, holder.id, empty)
 
 
@@ -446,6 +445,13 @@ async def _compare_again(connection: Connection, statement: str) -> None:
     """Compare what is late with what is stored now; what is gone, or as it shall be, is staged no longer."""
     await connection.execute(statement)
     await connection.execute(_DROP_EQUAL)
+
+
+def _row(flow: StateFlow) -> str:
+    """A state as a row of `callflow` in JSON, where documents are no texts."""
+    columns = stored_columns(flow.otherwise, flow.rules)
+    documents = {name: json.loads(columns[name]) for name in ("otherwise", "rules") if columns[name]}
+    return json.dumps(columns | documents)
 
 
 def _named(holder: Holder | None) -> tuple[str | None, int | None]:
