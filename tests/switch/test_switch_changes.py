@@ -100,6 +100,7 @@ def test_every_action_is_written_by_every_face(switch: Switch, action: RouteActi
         target=device if rings else None,
         ring_seconds=20 if rings else None,
         fax=device if action is RouteAction.FAX else None,
+        mailbox=device if action is RouteAction.VOICEMAIL else None,
         cause=486 if action is RouteAction.END else None,
         caller=caller,
         asserted=None,

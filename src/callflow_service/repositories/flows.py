@@ -11,7 +11,7 @@ from callflow_service.domain.callflow import Device, State, StateFlow
 from callflow_service.domain.changing import AssignedDid
 from callflow_service.domain.flow_documents import Names, read_action, read_state
 from callflow_service.domain.history import Origin
-from callflow_service.domain.targets import TargetRules
+from callflow_service.domain.targets import NO_TARGET_RULES, TargetRules
 from callflow_service.repositories.callflows import call_flow
 from callflow_service.repositories.targets import read_target_rules, target_rules_of
 
@@ -112,7 +112,8 @@ async def dids(connection: Connection, ids: Collection[int]) -> Mapping[int, Ass
 
 async def target_rules(connection: Connection, owner: int) -> TargetRules:
     """What holds for the forwards of an account's devices to numbers."""
-    return read_target_rules(await connection.fetchval(_TARGET_RULES, owner))
+    found = await connection.fetchval(_TARGET_RULES, owner)
+    return read_target_rules(found) if found else NO_TARGET_RULES
 
 
 async def usable_schedules(connection: Connection, ids: Collection[int], owner: int) -> frozenset[int]:
