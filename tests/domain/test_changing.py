@@ -76,12 +76,12 @@ EMPTY = WantedChange(4, State.FAILED, Action.EMPTY)
 )
 def test_what_can_be_had_is_had(wanted: WantedChange, flow: CallFlow) -> None:
     assert wanted.state is not None
-    assert decide(USER, FACTS, wanted) == Change(DESK, wanted.state, flow)
+    assert decide(USER, FACTS, wanted, lambda *_: None) == Change(DESK, wanted.state, flow)
 
 
 def test_a_fax_device_may_be_forwarded_to_and_so_may_the_device_itself() -> None:
     for target in (FAX, DESK):
-        change = decide(USER, replace(FACTS, forward_device=target), FORWARD)
+        change = decide(USER, replace(FACTS, forward_device=target), FORWARD, lambda *_: None)
         assert change == Change(DESK, State.BUSY, Forward.to(target.device, FromDevice()))
 
 
@@ -103,7 +103,7 @@ def test_every_action_is_refused(
     wanted: WantedChange, facts: dict[str, object], change: dict[str, object], error: type[ChangeRefused]
 ) -> None:
     with pytest.raises(error):
-        decide(USER, replace(FACTS, **facts), replace(wanted, **change))
+        decide(USER, replace(FACTS, **facts), replace(wanted, **change), lambda *_: None)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_every_action_is_refused(
 )
 def test_one_action_is_refused(facts: ChangeFacts, wanted: WantedChange, error: type[ChangeRefused]) -> None:
     with pytest.raises(error):
-        decide(USER, facts, wanted)
+        decide(USER, facts, wanted, lambda *_: None)
 
 
 @settings(deadline=None, max_examples=100)
@@ -146,4 +146,4 @@ def test_the_first_caller_id_that_is_set_wins(*, device: bool, source: bool, did
         expected = AsItComes()
     if device:
         expected = FromDevice()
-    assert decide(USER, FACTS, wanted).flow == Forward.to(OFFICE.device, expected)
+    assert decide(USER, FACTS, wanted, lambda *_: None).flow == Forward.to(OFFICE.device, expected)
