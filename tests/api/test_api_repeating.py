@@ -70,6 +70,14 @@ async def test_a_change_is_taken_back_once(house: httpx.AsyncClient, admin: dict
     assert await demo.database.fetchval("SELECT count(*) FROM callflow_history WHERE device_id = 4") == 2
 
 
+async def test_a_bulk_change_is_made_once(house: httpx.AsyncClient, admin: dict[str, str], demo: OwnDemo) -> None:
+    body = {"where": {"owner": "user1"}, "set": {"busy": {"otherwise": {"action": "voicemail"}}}}
+    made = await twice(house, "/v1/bulk", admin, json=body)
+    assert (made.status_code, made.json()["changed"]) == (200, 4)
+    entries = await demo.database.fetchval("SELECT count(*) FROM callflow_history WHERE kind = 'callflow'")
+    assert entries == made.json()["changed"]
+
+
 async def test_a_refusal_is_told_again_and_changes_nothing(
     house: httpx.AsyncClient, admin: dict[str, str], demo: OwnDemo
 ) -> None:
