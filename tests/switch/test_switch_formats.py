@@ -1,6 +1,7 @@
 """The bytes that Asterisk, Kamailio and OpenSIPS are sent."""
 
 import json
+import re
 from urllib.parse import parse_qsl
 
 import httpx
@@ -32,11 +33,14 @@ TO_DEVICE = {
 }
 
 
+MARKER_DETAILS = re.compile(rb"(?<=_c1)_t[0-9a-z]{6}")
+
+
 async def test_asterisk_gets_a_form_with_spaces_escaped(service: httpx.AsyncClient, flows: Flows) -> None:
     await flows.forward(4, to=500)
     response = await service.get("/switch/asterisk", params=QUESTION, auth=SWITCH)
     assert (response.status_code, response.headers["content-type"]) == (200, "application/x-www-form-urlencoded")
-    assert response.content == (
+    assert MARKER_DETAILS.sub(b"", response.content) == (
         b"action=forward&dial=PJSIP%2F5000&ring_seconds=20&fax_dial=&mailbox=&cause=&caller_number=37061111111"
         b"&caller_name=Ona%20%C4%84&privacy=off"
         b"&reason=unconditional&device=500&payer=user1&payer_device=4&leg=2&flow_id=c1&path=4u.500_c1"
@@ -51,7 +55,7 @@ async def test_asterisk_gets_flat_json_where_it_asks_for_it(service: httpx.Async
     await flows.forward(4, to=500)
     response = await service.post("/switch/asterisk", data=QUESTION | {"format": "json"}, auth=SWITCH)
     assert response.headers["content-type"] == "application/json"
-    assert response.content == json.dumps(TO_DEVICE | {"dial": "PJSIP/5000"}).encode()
+    assert MARKER_DETAILS.sub(b"", response.content) == json.dumps(TO_DEVICE | {"dial": "PJSIP/5000"}).encode()
 
 
 async def test_whatever_the_chain_asterisk_reads_its_path_within_4096_characters(
@@ -63,8 +67,8 @@ async def test_whatever_the_chain_asterisk_reads_its_path_within_4096_characters
     pairs = parse_qsl(response.text, keep_blank_values=True)
     joined = ",".join(value.replace(",", "\\,") for _, value in pairs)
     assert len(joined) > 4096
-    assert joined.startswith(
-        "forward,PJSIP/5000,20,,,,37061111111,Ona Ą,off,unconditional,500,user1,4,2,c1,4u.500_c1,<sip:1002@"
+    assert MARKER_DETAILS.sub(b"", joined.encode()).startswith(
+        "forward,PJSIP/5000,20,,,,37061111111,Ona Ą,off,unconditional,500,user1,4,2,c1,4u.500_c1,<sip:1002@".encode()
     )
 
 
@@ -78,7 +82,7 @@ async def test_opensips_gets_flat_json_on_one_line(service: httpx.AsyncClient, f
     await flows.forward(4, to=500)
     response = await service.post("/switch/opensips", json=QUESTION, auth=SWITCH)
     assert (response.status_code, response.headers["content-type"]) == (200, "application/json")
-    assert response.content == json.dumps(TO_DEVICE).encode()
+    assert MARKER_DETAILS.sub(b"", response.content) == json.dumps(TO_DEVICE).encode()
 
 
 async def test_kamailio_gets_a_route_and_every_name_on_one_line(service: httpx.AsyncClient, flows: Flows) -> None:
@@ -98,7 +102,7 @@ async def test_kamailio_gets_a_route_and_every_name_on_one_line(service: httpx.A
     shown = {"caller_number": "37060001002", "caller_name": "Front desk"}
     document = {"version": "1.0", "routing": "serial", "routes": routes, **TO_DEVICE, **shown}
     assert flat("kamailio", response) == TO_DEVICE | shown
-    assert response.json() == document
+    assert response.json() | {"path": TO_DEVICE["path"]} == document
 
 
 async def routes(service: httpx.AsyncClient, **question: str) -> object:

@@ -104,7 +104,7 @@ async def test_a_leg_byte_for_byte(service: httpx.AsyncClient, flows: Flows) -> 
         BACK,
     ]
     actions = "".join(f'\t\t\t\t\t<action application="{name}" data="{data}"/>\n' for name, data in lines)
-    assert response.text == (
+    assert re.sub(r"(?<=_c1)_t[0-9a-z]{6}\.n5000", "", response.text) == (
         '<?xml version="1.0" encoding="UTF-8"?>\n'
         '<document type="freeswitch/xml">\n'
         '\t<section name="dialplan">\n'
