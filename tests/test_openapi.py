@@ -117,7 +117,7 @@ def without_a_value(document: Document) -> None:
 
 
 def without_a_kind_of_action(document: Document) -> None:
-    otherwise = schema(document, "StateFlow")["properties"]["otherwise"]
+    otherwise = schema(document, "SentState")["properties"]["otherwise"]
     otherwise["oneOf"] = [each for each in otherwise["oneOf"] if not each["$ref"].endswith("VoicemailAction")]
 
 

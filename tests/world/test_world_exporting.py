@@ -30,12 +30,39 @@ UPDATE account SET time_zone = 'Europe/Vilnius', country = 'LT', number_pattern 
     targets = '{"allow": ["+370"], "deny": ["+370900"], "max_length": 15, "max_new_per_hour": null,
     "max_new_per_day": null, "hold_minutes": 0}' WHERE id = 20;
 """
-TABLES = ("account", "device", "did", "switch_user", "schedule", "caller_list", "caller_list_entry")
+TABLES = ("account", "device", "did", "switch_user", "schedule", "caller_list", "caller_list_entry", "callflow")
+
+
+FLOWS = """
+flows:
+- device: 4
+  states:
+    before_call: {otherwise: {action: fax_detect, to: {device: 2}}}
+    no_answer:
+      rules:
+      - name: "after hours: ☎"
+        if: {not_schedule: 3, caller: {not_list: 7}, called: [+37052000001]}
+        do:
+          action: forward
+          steps:
+          - {to: {device: 5}, ring_seconds: 15, caller_id: {kind: source}}
+          - {to: {number: +37062699289}, ring_seconds: 20, caller_id: {kind: did, did: 1}}
+          then: {action: voicemail, of: {device: 4}}
+      - {name: strangers, enabled: false, if: {caller: anonymous}, do: {action: end, cause: 603}}
+      otherwise: {action: forward, enabled: false, steps: [{to: {device: 5}}]}
+    busy: {otherwise: {action: voicemail}}
+- device: 5
+  states:
+    failed: {otherwise: {action: forward, steps: [{to: {number: 112}, caller_id: {kind: custom, text: '"x" <1>'}}]}}
+"""
 
 
 @pytest.fixture
-def odd_url(own_url: SecretStr) -> SecretStr:
+def odd_url(own_url: SecretStr, tmp_path_factory: pytest.TempPathFactory) -> SecretStr:
     asyncio.run(execute(own_url, ODD))
+    file = tmp_path_factory.mktemp("flows") / "flows.yaml"
+    file.write_text(FLOWS)
+    assert run("load", str(file), url=own_url).stdout.endswith("flows: 4 added, 0 changed, 0 unchanged\n")
     return own_url
 
 
@@ -144,3 +171,69 @@ def test_where_the_file_cannot_be_written_it_is_said(own_url: SecretStr, tmp_pat
         1,
         f"callflow-service: {tmp_path}/nowhere/world.json cannot be written: No such file or directory.\n",
     )
+
+
+BUSY = "flows: [{{device: 4, states: {{busy: {{otherwise: {}}}}}}}]"
+
+
+@pytest.mark.parametrize(
+    ("file_text", "sentence"),
+    [
+        ("flows: [{device: 99, states: {}}]", "flows[0].device: there is no device 99."),
+        (
+            "flows: [{device: 4, states: {}}, {device: 4, states: {}}]",
+            "flows[1].device: there is another call flow of device 4.",
+        ),
+        (
+            BUSY.format("{action: sing}"),
+            "flows[0].states.busy.otherwise: must be one of empty, forward, voicemail, fax_detect, end.",
+        ),
+        (
+            BUSY.format("{action: forward, steps: [{to: {device: 77}}]}"),
+            "flows[0].states.busy.otherwise.steps.0.to.device: there is no device 77.",
+        ),
+        (
+            BUSY.format("{action: forward, steps: [{to: {device: 5}, colour: red}]}"),
+            "flows[0].states.busy.otherwise.steps.0.colour: is not known here.",
+        ),
+        (
+            BUSY.format("{action: forward, steps: [{to: {device: 5}, caller_id: {kind: did, did: 2}}]}"),
+            "flows[0].states.busy.otherwise.steps.0.caller_id.did: DID 2 is not assigned to device 4.",
+        ),
+        (
+            BUSY.format("{action: fax_detect, to: {device: 2}}"),
+            "flows[0].states: cannot have fax_detect in busy; it goes with before_call alone.",
+        ),
+        (
+            BUSY.format("{action: forward, steps: [{to: {}}]}"),
+            "flows[0].states: must name a device or a number in each step of busy, and not both.",
+        ),
+        (
+            BUSY.replace("busy", "before_call").format("{action: fax_detect, to: {device: 5}}"),
+            "flows[0].states.before_call.otherwise.to.device: device 5 is not a FAX device.",
+        ),
+    ],
+)
+def test_what_a_call_flow_cannot_be_is_told_with_its_place(
+    own_url: SecretStr, tmp_path: Path, file_text: str, sentence: str
+) -> None:
+    file = tmp_path / "world.yaml"
+    file.write_text(file_text)
+    done = run("load", str(file), url=own_url)
+    assert (done.returncode, done.stderr) == (1, f"callflow-service: {file}:1: {sentence}\n")
+
+
+def test_a_state_that_a_call_flow_does_not_name_is_emptied_and_the_history_knows_of_it(
+    odd_url: SecretStr, tmp_path: Path
+) -> None:
+    file = tmp_path / "world.yaml"
+    file.write_text("flows: [{device: 4, states: {busy: {otherwise: {action: empty}}}}]")
+    shown = run("load", "--dry-run", str(file), url=odd_url).stdout
+    assert '~ callflow 4 busy action: "voicemail" -> "empty"' in shown
+    asyncio.run(execute(odd_url, "TRUNCATE callflow_history"))
+    done = run("load", str(file), url=odd_url).stdout
+    assert done.endswith("flows: 0 added, 3 changed, 0 unchanged\n")
+    told = asyncio.run(fetch(odd_url, "SELECT kind, face, device_id, state FROM callflow_history ORDER BY state"))
+    assert [tuple(row) for row in told] == [
+        ("callflow", "world", 4, state) for state in ("before_call", "busy", "no_answer")
+    ]

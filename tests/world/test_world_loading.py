@@ -25,7 +25,7 @@ from postgresql import asyncpg_url
 
 TABLES = ("account", "device", "did", "switch_user")
 NOTHING = Counts(0, 0, 0)
-CONDITIONS = {Section.SCHEDULES: NOTHING, Section.CALLER_LISTS: NOTHING}
+CONDITIONS = {Section.SCHEDULES: NOTHING, Section.CALLER_LISTS: NOTHING, Section.FLOWS: NOTHING}
 
 
 @pytest.fixture

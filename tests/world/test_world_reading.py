@@ -169,7 +169,7 @@ def test_a_file_that_begins_with_a_byte_order_mark_is_read(tmp_path: Path) -> No
     assert read(file) == [DidItem(id=1, number="112")]
 
 
-SECTIONS = "accounts, devices, dids, switches, schedules, caller_lists."
+SECTIONS = "accounts, devices, dids, switches, schedules, caller_lists, flows."
 EMPTY = f"the file is empty; it should have at least one of the keys {SECTIONS}"
 
 

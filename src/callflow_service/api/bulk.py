@@ -9,17 +9,18 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from callflow_service.api.dependencies import ApiRoute, TheHouse, Writer
-from callflow_service.api.flow_shapes import SentState, States, stored_shape
 from callflow_service.api.flow_writing import Writing, by_device, owned_device, read_states, steps_of
 from callflow_service.api.problems import Problem, invalid
 from callflow_service.api.shapes import Id, Text, as_json
 from callflow_service.domain.access import Account, OwnedDevice, Role
 from callflow_service.domain.callflow import NAMES_NOTHING, Device, State, StateFlow
+from callflow_service.domain.flow_documents import row_document
 from callflow_service.domain.history import Origin
 from callflow_service.domain.rings import way_to
 from callflow_service.repositories import flows, many, resources
 from callflow_service.repositories.many import Changed, Entries, Holder
 from callflow_service.repositories.resources import Statement, Wanted
+from callflow_service.resources.flows import SentState, States
 from callflow_service.storage.transactions import driver, run
 
 router = APIRouter(prefix="/v1", tags=["Many at once"], route_class=ApiRoute)
@@ -208,8 +209,8 @@ def change_shape(change: Changed) -> dict[str, Any]:
     return {
         "device": change.device,
         "state": change.state,
-        "before": stored_shape(change.before),
-        "after": stored_shape(change.after),
+        "before": row_document(change.before),
+        "after": row_document(change.after),
     }
 
 

@@ -20,31 +20,24 @@ from callflow_service.api.dependencies import (
     etag_of,
     with_etag,
 )
-from callflow_service.api.flow_shapes import (
-    EmptyAction,
-    FlowChange,
-    Restore,
-    SentState,
-    ShownFlow,
-    ShownState,
-    Undo,
-    stored_shape,
-)
+from callflow_service.api.flow_shapes import FlowChange, Restore, ShownFlow, ShownState, Undo
 from callflow_service.api.flow_writing import Writing, check_rings, owned_device, read_states, read_stored, save, saved
 from callflow_service.api.lists import Page, cursor_value, page_of
 from callflow_service.api.problems import Problem
-from callflow_service.api.shapes import Id, Moment, SentMoment, as_json, written_moment
+from callflow_service.api.shapes import Id, Moment, as_json, written_moment
 from callflow_service.domain.access import OwnedDevice, Role, may_use
 from callflow_service.domain.callflow import (
     State,
     StateFlow,
 )
 from callflow_service.domain.changing import Change
-from callflow_service.domain.flow_documents import state_document
+from callflow_service.domain.flow_documents import row_document, state_document
 from callflow_service.domain.history import Face
 from callflow_service.domain.routing import NEVER_SET
 from callflow_service.repositories import flows, history, resources
 from callflow_service.repositories.history import Entry
+from callflow_service.resources.flows import EmptyAction, SentState
+from callflow_service.resources.types import SentMoment
 from callflow_service.storage.transactions import driver
 from callflow_service.tables import DeviceRow
 
@@ -237,8 +230,8 @@ def entry_shape(entry: Entry) -> dict[str, Any]:
         "request_id": row.request_id,
         "device": row.device_id,
         "state": row.state,
-        "before": stored_shape(row.before) if is_flow else row.before,
-        "after": stored_shape(row.after) if is_flow else row.after,
+        "before": row_document(row.before) if is_flow else row.before,
+        "after": row_document(row.after) if is_flow else row.after,
         "undoes": row.undoes,
     }
 

@@ -13,7 +13,7 @@ from callflow_service.api.dependencies import ApiRoute, House, Reader, TheHouse
 from callflow_service.api.lists import Page
 from callflow_service.api.problems import Problem, invalid
 from callflow_service.api.resource_routes import Change, Resource, router_of
-from callflow_service.api.shapes import Id, Moment, SentMoment, Text, as_json, written_moment
+from callflow_service.api.shapes import Id, Moment, Text, as_json, written_moment
 from callflow_service.domain.access import Account, Role
 from callflow_service.repositories import resources
 from callflow_service.repositories.resources import Row
@@ -25,6 +25,7 @@ from callflow_service.resources.models import (
     ScheduleItem,
     WeeklyHours,
 )
+from callflow_service.resources.types import SentMoment
 from callflow_service.tables import CallerListRow, ScheduleRow
 
 

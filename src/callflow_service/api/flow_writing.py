@@ -9,9 +9,7 @@ from pydantic import BaseModel, ValidationError
 from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from callflow_service.api import flow_shapes as sent
 from callflow_service.api.dependencies import Caller, problem_of_fields
-from callflow_service.api.flow_shapes import stored_shape
 from callflow_service.api.problems import Problem, invalid
 from callflow_service.domain.access import OwnedDevice, may_use
 from callflow_service.domain.callerid import parse_custom, without_separators
@@ -41,10 +39,12 @@ from callflow_service.domain.callflow import (
 )
 from callflow_service.domain.changing import AssignedDid, Change, RefusalOf
 from callflow_service.domain.errors import ChangeRefused
+from callflow_service.domain.flow_documents import row_document
 from callflow_service.domain.history import Origin
 from callflow_service.domain.rings import ring_through
 from callflow_service.domain.targets import Refusal
 from callflow_service.repositories import callflows, flows, resources
+from callflow_service.resources import flows as sent
 from callflow_service.storage.transactions import driver, run
 from callflow_service.tables import DeviceRow
 
@@ -92,7 +92,7 @@ async def read_stored(writing: Writing, device: OwnedDevice, state: State, store
         Problem: `invalid` or `target-refused`.
     """
     try:
-        flow = sent.SentState.model_validate(stored_shape(stored))
+        flow = sent.SentState.model_validate(row_document(stored))
     except ValidationError as error:
         raise problem_of_fields(error.errors(include_url=False, include_input=False)) from None
     named = await _named(writing, device, [flow])

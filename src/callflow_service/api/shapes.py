@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import Response
-from pydantic import AfterValidator, AwareDatetime, BaseModel, Field, PlainSerializer
+from pydantic import BaseModel, Field, PlainSerializer
 
 from callflow_service.domain.callflow import MAX_ID
 
@@ -18,17 +18,6 @@ def written_moment(moment: datetime) -> str:
 
 Moment = Annotated[datetime, PlainSerializer(written_moment, return_type=str, when_used="json")]
 """A point in time, written as RFC 3339 in UTC with a Z."""
-
-
-def _in_utc(moment: datetime) -> datetime:
-    try:
-        return moment.astimezone(UTC)
-    except OverflowError:
-        raise ValueError("must be a time from the years 1 to 9999 in UTC") from None
-
-
-SentMoment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
-"""A point in time as clients send it, with its zone."""
 
 Id = Annotated[int, Field(ge=0, le=MAX_ID)]
 """The id of something: what PostgreSQL's `bigint` holds."""

@@ -13,7 +13,7 @@ from callflow_service.api.dependencies import ApiRoute, Caller, Reader, TheHouse
 from callflow_service.api.flow_shapes import FlowDevice
 from callflow_service.api.flow_writing import owned_device
 from callflow_service.api.problems import Problem
-from callflow_service.api.shapes import Id, Moment, SentMoment, as_json, written_moment
+from callflow_service.api.shapes import Id, Moment, as_json, written_moment
 from callflow_service.domain import callerid
 from callflow_service.domain.access import Role
 from callflow_service.domain.asked import SwitchUser
@@ -23,7 +23,7 @@ from callflow_service.domain.path import MAX_HOPS
 from callflow_service.domain.routing import Decision, RouteAction, RoutedDevice
 from callflow_service.repositories import lookups, resources
 from callflow_service.repositories.visibility import may_see
-from callflow_service.resources.types import Username
+from callflow_service.resources.types import SentMoment, Username
 from callflow_service.storage.transactions import driver
 from callflow_service.tables import AccountRow, DeviceRow
 from callflow_service.usecases import trial_calls

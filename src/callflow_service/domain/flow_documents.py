@@ -221,3 +221,28 @@ def _read_caller_id(document: Document, names: Names) -> CallerId:
         CallerIdKind.CUSTOM: lambda: Custom(document["text"]),
     }
     return choices[document["kind"]]()
+
+
+def row_document(stored: Document | None) -> Document:
+    """A row as the history keeps it, as a state is sent; nothing is as good as empty."""
+    if stored is None:
+        return {"rules": [], "otherwise": {"action": "empty"}}
+    return {"rules": stored.get("rules") or [], "otherwise": stored.get("otherwise") or _row_action(stored)}
+
+
+def _row_action(stored: Document) -> Document:
+    match stored["action"]:
+        case "forward":
+            device, number = stored["target_device_id"], stored["target_number"]
+            caller_id = {"kind": stored["caller_id"]}
+            if caller_id["kind"] == "did":
+                caller_id["did"] = stored["caller_id_did_id"]
+            if caller_id["kind"] == "custom":
+                caller_id["text"] = stored["caller_id_text"]
+            to = {"number": number} if device is None else {"device": device}
+            step = {"to": to, "ring_seconds": None, "caller_id": caller_id}
+            return {"action": "forward", "steps": [step], "then": {"action": "empty"}}
+        case "fax_detect":
+            return {"action": "fax_detect", "to": {"device": stored["target_device_id"]}}
+        case action:
+            return {"action": action}

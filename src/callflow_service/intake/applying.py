@@ -11,7 +11,15 @@ from sqlmodel import SQLModel
 from callflow_service.domain.history import Origin
 from callflow_service.intake.staging import SHORT
 from callflow_service.resources.models import Section
-from callflow_service.tables import AccountRow, CallerListRow, DeviceRow, DidRow, ScheduleRow, SwitchUserRow
+from callflow_service.tables import (
+    AccountRow,
+    CallerListRow,
+    CallFlowRow,
+    DeviceRow,
+    DidRow,
+    ScheduleRow,
+    SwitchUserRow,
+)
 
 MAX_DIFFERENCES: Final = 1_000
 """How many differences a report tells one by one."""
@@ -33,10 +41,10 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """A table, the column that tells its rows apart, what it is called in a report, and the device that it is about."""
+    """A table, the columns that tell its rows apart, what it is called in a report, and the device that it is about."""
 
     row: type[SQLModel]
-    key: str
+    keys: tuple[str, ...]
     title: str
     stored: str = "to_jsonb(stored)"
     device: str = "NULL"
@@ -47,8 +55,16 @@ class _Target:
 
     @property
     def columns(self) -> list[str]:
-        """All columns but the key."""
-        return [name for name in self.row.model_fields if name != self.key]
+        """All columns but the keys."""
+        return [name for name in self.row.model_fields if name not in self.keys]
+
+    @property
+    def _listed(self) -> str:
+        return ", ".join(self.keys)
+
+    @property
+    def _is_new(self) -> str:
+        return f"stored.{self.keys[0]} IS NULL"
 
     @property
     def _differs(self) -> str:
@@ -57,13 +73,13 @@ class _Target:
 
     @property
     def _joined(self) -> str:
-        return f"FROM wanted_{self.table} AS wanted LEFT JOIN {self.table} AS stored USING ({self.key})"
+        return f"FROM wanted_{self.table} AS wanted LEFT JOIN {self.table} AS stored USING ({self._listed})"
 
     @property
     def count(self) -> str:
         return f"""
-        SELECT count(*) FILTER (WHERE stored.{self.key} IS NULL) AS added,
-            count(*) FILTER (WHERE stored.{self.key} IS NOT NULL AND {self._differs}) AS changed,
+        SELECT count(*) FILTER (WHERE {self._is_new}) AS added,
+            count(*) FILTER (WHERE NOT {self._is_new} AND {self._differs}) AS changed,
             count(*) AS staged
         {self._joined}
         """
@@ -72,7 +88,7 @@ class _Target:
     def differences(self) -> str:
         return f"""
         SELECT {self.stored} AS stored, to_jsonb(wanted) AS wanted
-        {self._joined} WHERE stored.{self.key} IS NULL OR {self._differs} ORDER BY position LIMIT $1
+        {self._joined} WHERE {self._is_new} OR {self._differs} ORDER BY position LIMIT $1
         """
 
     @property
@@ -80,8 +96,8 @@ class _Target:
         """Note how the rows are that will change."""
         return f"""
         CREATE TEMPORARY TABLE was_{self.table} ON COMMIT DROP AS
-        SELECT {self.key} AS key, to_jsonb(stored) AS before
-        {self._joined} WHERE stored.{self.key} IS NULL OR {self._differs}
+        SELECT {self._listed}, to_jsonb(stored) AS before
+        {self._joined} WHERE {self._is_new} OR {self._differs}
         """
 
     @property
@@ -95,34 +111,50 @@ class _Target:
         )
         return f"""
         INSERT INTO callflow_history (kind, resource, device_id, before, after, account_id, face, request_id, turn)
-        SELECT '{self.table}', key::text, {self.device}, callflow_shown(before),
+        SELECT '{self.table}', {self.keys[0]}::text, {self.device}, callflow_shown(before),
             callflow_shown(to_jsonb(stored)) || {changed or "'{}'"}, $1, $2, $3, $4
-        FROM was_{self.table} JOIN {self.table} AS stored ON stored.{self.key} = key
+        FROM was_{self.table} JOIN {self.table} AS stored USING ({self._listed})
         """  # noqa: S608 - our own names
 
     @property
     def upsert(self) -> str:
-        names = ", ".join([self.key, *self.columns])
-        values = ", ".join(f"wanted.{column}" for column in [self.key, *self.columns])
+        names = ", ".join([*self.keys, *self.columns])
+        values = ", ".join(f"wanted.{column}" for column in [*self.keys, *self.columns])
         updates = ", ".join(f"{column} = EXCLUDED.{column}" for column in self.columns)
         # Rows that stay as they are never reach the conflict, which would lock and so write them.
         return f"""
         INSERT INTO {self.table} ({names})
-        SELECT {values} {self._joined} WHERE stored.{self.key} IS NULL OR {self._differs}
-        ON CONFLICT ({self.key}) DO UPDATE SET {updates}
+        SELECT {values} {self._joined} WHERE {self._is_new} OR {self._differs}
+        ON CONFLICT ({self._listed}) DO UPDATE SET {updates}
         """
+
+
+@dataclass(frozen=True, slots=True)
+class _FlowTarget(_Target):
+    """The table of call flows, whose history is told by state."""
+
+    @property
+    def remember(self) -> str:
+        """Write the history of the rows that were noted, as a single change of a state has it."""
+        return f"""
+        INSERT INTO callflow_history
+            ({self._listed}, before, after, account_id, face, request_id, turn)
+        SELECT {self._listed}, before, to_jsonb(stored), $1, $2, $3, $4
+        FROM was_{self.table} JOIN {self.table} AS stored USING ({self._listed})
+        """  # noqa: S608 - our own names
 
 
 _STORED_WITH_OWNER: Final = """
 to_jsonb(stored) || jsonb_build_object('owner', (SELECT username FROM account WHERE id = stored.owner_id))
 """
 _TARGETS: Final = {
-    Section.ACCOUNTS: _Target(AccountRow, "id", "account {id} {username}", _STORED_WITH_OWNER),
-    Section.DEVICES: _Target(DeviceRow, "id", "device {id} {technology}/{name}", _STORED_WITH_OWNER, "stored.id"),
-    Section.DIDS: _Target(DidRow, "id", "DID {id} {number}", device="stored.device_id"),
-    Section.SWITCHES: _Target(SwitchUserRow, "username", "switch {username}"),
-    Section.SCHEDULES: _Target(ScheduleRow, "id", "schedule {id} {name}", _STORED_WITH_OWNER),
-    Section.CALLER_LISTS: _Target(CallerListRow, "id", "caller list {id} {name}", _STORED_WITH_OWNER),
+    Section.ACCOUNTS: _Target(AccountRow, ("id",), "account {id} {username}", _STORED_WITH_OWNER),
+    Section.DEVICES: _Target(DeviceRow, ("id",), "device {id} {technology}/{name}", _STORED_WITH_OWNER, "stored.id"),
+    Section.DIDS: _Target(DidRow, ("id",), "DID {id} {number}", device="stored.device_id"),
+    Section.SWITCHES: _Target(SwitchUserRow, ("username",), "switch {username}"),
+    Section.SCHEDULES: _Target(ScheduleRow, ("id",), "schedule {id} {name}", _STORED_WITH_OWNER),
+    Section.CALLER_LISTS: _Target(CallerListRow, ("id",), "caller list {id} {name}", _STORED_WITH_OWNER),
+    Section.FLOWS: _FlowTarget(CallFlowRow, ("device_id", "state", "priority"), "callflow {device_id} {state}"),
 }
 
 # Names and numbers may change hands at once. A row that loses its name to another gets a temporary impossible name
@@ -243,7 +275,8 @@ def _difference(target: _Target, wanted: dict[str, Any], stored: dict[str, Any] 
         return f"+ {target.title.format(**wanted)}"
     changes = (_change(column, stored, wanted) for column in target.columns if stored[column] != wanted[column])
     kind, _, _ = target.title.partition(" {")
-    return f"~ {kind} {stored[target.key]} {', '.join(changes)}"
+    which = " ".join(str(stored[key]) for key in target.keys if key != "priority")
+    return f"~ {kind} {which} {', '.join(changes)}"
 
 
 def _change(column: str, stored: dict[str, Any], wanted: dict[str, Any]) -> str:

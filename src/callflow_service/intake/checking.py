@@ -135,6 +135,59 @@ _RULES: Final = (
         """,
     ),
     _used_twice(Section.SWITCHES, "staged_switch_user", "username", "username"),
+    _Rule(
+        Section.FLOWS,
+        "device",
+        "there is another call flow of device {device_id}.",
+        """
+        SELECT position, device_line AS line, device_id FROM (
+            SELECT position, device_line, device_id, row_number() OVER (
+                PARTITION BY device_id, state ORDER BY position) AS place
+            FROM staged_callflow
+        ) AS numbered
+        WHERE place > 1
+        """,
+    ),
+    _Rule(
+        Section.FLOWS,
+        "states",
+        "there is no {kind} {id}.",
+        """
+        SELECT position, line, place AS key, CASE kind WHEN 'did' THEN 'DID' WHEN 'fax' THEN 'device'
+            WHEN 'caller_list' THEN 'caller list' ELSE kind END AS kind, id
+        FROM staged_flow_name AS named
+        WHERE NOT CASE kind
+            WHEN 'schedule' THEN EXISTS (SELECT FROM staged_schedule WHERE id = named.id)
+                OR EXISTS (SELECT FROM schedule WHERE id = named.id)
+            WHEN 'caller_list' THEN EXISTS (SELECT FROM staged_caller_list WHERE id = named.id)
+                OR EXISTS (SELECT FROM caller_list WHERE id = named.id)
+            WHEN 'did' THEN EXISTS (SELECT FROM staged_did WHERE id = named.id)
+                OR EXISTS (SELECT FROM did WHERE id = named.id)
+            ELSE EXISTS (SELECT FROM staged_device WHERE id = named.id)
+                OR EXISTS (SELECT FROM device WHERE id = named.id) END
+        """,
+    ),
+    _Rule(
+        Section.FLOWS,
+        "states",
+        "device {id} is not a FAX device.",
+        """
+        SELECT named.position, line, place AS key, named.id FROM staged_flow_name AS named
+        LEFT JOIN staged_device AS staged ON staged.id = named.id LEFT JOIN device AS stored ON stored.id = named.id
+        WHERE kind = 'fax' AND coalesce(staged.technology, stored.technology) <> 'FAX'
+        """,
+    ),
+    _Rule(
+        Section.FLOWS,
+        "states",
+        "DID {id} is not assigned to device {device_id}.",
+        """
+        SELECT named.position, line, place AS key, named.id, named.device_id FROM staged_flow_name AS named
+        LEFT JOIN staged_did AS staged ON staged.id = named.id LEFT JOIN did AS stored ON stored.id = named.id
+        WHERE kind = 'did' AND named.device_id IS DISTINCT FROM
+            CASE WHEN staged.id IS NULL THEN stored.device_id ELSE staged.device_id END
+        """,
+    ),
     _used_twice(Section.SCHEDULES, "staged_schedule", "id", "id"),
     _no_owner(Section.SCHEDULES, "schedule"),
     _used_twice(Section.CALLER_LISTS, "staged_caller_list", "id", "id"),
@@ -174,4 +227,4 @@ async def check_staged(connection: Connection) -> None:
         found = await connection.fetchrow(f"{rule.statement} ORDER BY position LIMIT 1")
         if found:
             sentence = rule.sentence.format(**found)
-            raise Conflict(rule.section, found["position"], rule.key, found["line"], sentence)
+            raise Conflict(rule.section, found["position"], found.get("key", rule.key), found["line"], sentence)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, assert_never
 
 from asyncpg import Connection
@@ -12,6 +12,10 @@ from callflow_service.credentials.passwords import hash_password, is_password
 from callflow_service.credentials.switch_passwords import hash_switch_password, is_switch_password
 from callflow_service.domain.dialing import is_safe_name
 from callflow_service.intake.checking import Conflict
+from callflow_service.intake.flows import flow_names, flow_records
+from callflow_service.intake.placing import Placed
+from callflow_service.resources.flows import FlowItem
+from callflow_service.resources.kept import KeptItem
 from callflow_service.resources.models import (
     AccountItem,
     CallerListItem,
@@ -57,6 +61,10 @@ CREATE TEMP TABLE staged_caller_list (
     position integer, id_line integer, owner_line integer, owner text, LIKE caller_list
 ) ON COMMIT DROP;
 ALTER TABLE staged_caller_list DROP COLUMN owner_id;
+CREATE TEMP TABLE staged_callflow (position integer, device_line integer, LIKE callflow) ON COMMIT DROP;
+CREATE TEMP TABLE staged_flow_name (
+    position integer, line integer, device_id bigint, place text, kind text, id bigint
+) ON COMMIT DROP;
 CREATE TEMP VIEW named_account AS
     SELECT id, username, role FROM staged_account
     UNION ALL
@@ -75,6 +83,10 @@ CREATE TEMP VIEW wanted_caller_list AS
     FROM staged_caller_list AS staged LEFT JOIN named_account AS owner ON owner.username = staged.owner;
 CREATE TEMP VIEW wanted_did AS SELECT * FROM staged_did;
 CREATE TEMP VIEW wanted_switch_user AS SELECT * FROM staged_switch_user;
+CREATE TEMP VIEW wanted_callflow AS
+    SELECT staged.* FROM staged_callflow AS staged LEFT JOIN callflow AS stored USING (device_id, state, priority)
+    WHERE stored.device_id IS NOT NULL OR staged.action <> 'empty'
+        OR staged.rules IS NOT NULL OR staged.otherwise IS NOT NULL;
 """
 _STAGED: Final = {
     Section.ACCOUNTS: "staged_account",
@@ -83,24 +95,9 @@ _STAGED: Final = {
     Section.SWITCHES: "staged_switch_user",
     Section.SCHEDULES: "staged_schedule",
     Section.CALLER_LISTS: "staged_caller_list",
+    Section.FLOWS: "staged_callflow",
 }
-_ANALYZE: Final = f"ANALYZE {', '.join(_STAGED.values())}"
-
-
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """A resource, and where its source has it.
-
-    Attributes:
-        position: Its place among its like, from 0.
-        line: Its line; None in a source without lines.
-        lines: The lines of its keys, as far as the source has them.
-    """
-
-    item: Item
-    position: int
-    line: int | None = None
-    lines: Mapping[str, int] = field(default_factory=dict)
+_ANALYZE: Final = f"ANALYZE {', '.join(_STAGED.values())}, staged_flow_name"
 
 
 async def stage(connection: Connection, batches: Iterable[tuple[Section, Sequence[Placed]]], *, keys: Keyring) -> None:
@@ -113,11 +110,19 @@ async def stage(connection: Connection, batches: Iterable[tuple[Section, Sequenc
     await connection.execute(_TABLES)
     for section, batch in batches:
         stored = await _stored_secrets(connection, section, [placed.item for placed in batch])
-        records = [_record(placed, stored, keys) for placed in batch]
-        await connection.copy_records_to_table(
-            _STAGED[section], columns=list(records[0]), records=[tuple(record.values()) for record in records]
-        )
+        records = [record for placed in batch for record in _records(placed, stored, keys)]
+        await _copy(connection, _STAGED[section], records)
+        names = [
+            name for placed in batch if isinstance(placed.item, FlowItem) for name in flow_names(placed, placed.item)
+        ]
+        await _copy(connection, "staged_flow_name", names)
     await connection.execute(_ANALYZE)
+
+
+async def _copy(connection: Connection, table: str, records: Sequence[Mapping[str, object]]) -> None:
+    if records:
+        values = [tuple(record.values()) for record in records]
+        await connection.copy_records_to_table(table, columns=list(records[0]), records=values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +136,7 @@ class _Secrets:
 _NONE_STORED: Final = _Secrets()
 
 
-async def _stored_secrets(connection: Connection, section: Section, items: list[Item]) -> dict[int | str, _Secrets]:
+async def _stored_secrets(connection: Connection, section: Section, items: list[KeptItem]) -> dict[int | str, _Secrets]:
     if section is Section.ACCOUNTS:
         ids = [item.id for item in items if isinstance(item, AccountItem)]
         statement = "SELECT id, password_hash, api_key FROM account WHERE id = ANY($1)"
@@ -143,9 +148,15 @@ async def _stored_secrets(connection: Connection, section: Section, items: list[
     return {}
 
 
-def _record(placed: Placed, stored: dict[int | str, _Secrets], keys: Keyring) -> dict[str, object]:
+def _records(placed: Placed, stored: dict[int | str, _Secrets], keys: Keyring) -> Iterable[dict[str, object]]:
+    """The rows of an item: one, but of a call flow one for each state."""
+    if isinstance(placed.item, FlowItem):
+        return flow_records(placed, placed.item)
+    return [_record(placed, placed.item, stored, keys)]
+
+
+def _record(placed: Placed, item: Item, stored: dict[int | str, _Secrets], keys: Keyring) -> dict[str, object]:
     """A resource by the names of its table's columns."""
-    item = placed.item
     match item:
         case AccountItem():
             secrets = stored.get(item.id, _NONE_STORED)
@@ -191,7 +202,7 @@ def _record(placed: Placed, stored: dict[int | str, _Secrets], keys: Keyring) ->
             assert_never(never)
 
 
-def _kept(item: Item, name: str) -> str | None:
+def _kept(item: KeptItem, name: str) -> str | None:
     """A secret as it is stored, of an item that has it so."""
     value: str | None = getattr(item, name, None)
     return value

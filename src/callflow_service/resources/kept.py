@@ -4,6 +4,7 @@ from typing import Annotated, Final
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from callflow_service.resources.flows import FlowItem
 from callflow_service.resources.models import ITEMS, AccountItem, Item, Resource, Section, SwitchItem
 from callflow_service.resources.types import EncryptedKey, PasswordHash, Secret, SwitchPasswordHash
 
@@ -71,5 +72,13 @@ class KeptSwitch(SwitchItem, SwitchSecrets):
         return password
 
 
-MODELS: Final[dict[Section, type[Item]]] = ITEMS | {Section.ACCOUNTS: KeptAccount, Section.SWITCHES: KeptSwitch}
+KeptItem = Item | FlowItem
+"""An item of any section."""
+
+MODELS: Final[dict[Section, type[KeptItem]]] = {
+    **ITEMS,
+    Section.ACCOUNTS: KeptAccount,
+    Section.SWITCHES: KeptSwitch,
+    Section.FLOWS: FlowItem,
+}
 """The model of each section."""

@@ -60,6 +60,7 @@ class Section(StrEnum):
     SWITCHES = "switches"
     SCHEDULES = "schedules"
     CALLER_LISTS = "caller_lists"
+    FLOWS = "flows"
 
 
 class Resource(BaseModel):

@@ -2,12 +2,13 @@
 
 import re
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Final
 
 from pydantic import (
     AfterValidator,
+    AwareDatetime,
     BeforeValidator,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
@@ -183,3 +184,14 @@ NumberPattern = Annotated[
     AfterValidator(number_patterns.read_pattern),
     WithJsonSchema({"type": "string", "maxLength": number_patterns.MAX_LENGTH}),
 ]
+
+
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("must be a time from the years 1 to 9999 in UTC") from None
+
+
+SentMoment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+"""A point in time as clients send it, with its zone."""

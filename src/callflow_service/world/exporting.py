@@ -10,6 +10,8 @@ from typing import Any, Final
 from pydantic import SecretStr
 
 from callflow_service.credentials.api_keys import ENCRYPTED, Keyring, Undecipherable
+from callflow_service.domain.callflow import State
+from callflow_service.domain.flow_documents import row_document
 from callflow_service.resources.kept import AS_STORED, MODELS
 from callflow_service.resources.models import Section
 from callflow_service.settings import SettingsError
@@ -31,8 +33,11 @@ _ROWS: Final = {
     Section.CALLER_LISTS: """
         SELECT caller_list.*, owner.username AS owner
         FROM caller_list JOIN account AS owner ON owner.id = caller_list.owner_id ORDER BY caller_list.id""",
+    Section.FLOWS: """
+        SELECT device_id AS device, jsonb_object_agg(state, to_jsonb(callflow)) AS states FROM callflow
+        WHERE action <> 'empty' OR rules IS NOT NULL OR otherwise IS NOT NULL GROUP BY device_id ORDER BY device_id""",
 }
-_TABLES: Final = ("account", "device", "did", "switch_user", "schedule", "caller_list")
+_TABLES: Final = ("account", "device", "did", "switch_user", "schedule", "caller_list", "callflow")
 _COUNT: Final = " + ".join(f"(SELECT count(*) FROM {table})" for table in _TABLES)  # noqa: S608 - ours
 # What the database keeps in another form.
 _SECRETS: Final = {"api_key", "password"}
@@ -83,6 +88,9 @@ def _value(name: str, row: Mapping[str, Any], keys: Keyring) -> Any:  # noqa: AN
     value = row[name]
     if name == "api_key_encrypted" and value is not None:
         return _encrypted(value, row["username"], keys)
+    if name == "states":
+        rows = json.loads(value)
+        return {state: row_document(rows[state]) for state in State if state in rows}
     if name in _DOCUMENTS and value is not None:
         return json.loads(value)
     if name == "allowed_addresses" and value is not None:

@@ -14,7 +14,8 @@ from callflow_service.credentials.api_keys import Keyring
 from callflow_service.domain.history import Face, Origin, Sender
 from callflow_service.intake.applying import Counts, apply_staged, count_changes, find_warnings, tell_differences
 from callflow_service.intake.checking import Conflict, check_staged
-from callflow_service.intake.staging import BATCH, Placed, stage
+from callflow_service.intake.placing import Placed
+from callflow_service.intake.staging import BATCH, stage
 from callflow_service.resources.models import Section
 from callflow_service.storage import locks
 from callflow_service.storage.connecting import connected

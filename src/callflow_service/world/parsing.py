@@ -7,12 +7,11 @@ from typing import Final
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from callflow_service.resources.kept import AS_STORED, MODELS
+from callflow_service.resources.kept import AS_STORED, MODELS, KeptItem
 from callflow_service.resources.models import (
     ExceptionDays,
     HolidaysOf,
     Hours,
-    Item,
     TargetsItem,
     TemplateError,
     TrunkItem,
@@ -31,10 +30,11 @@ _NESTED: Final = {
     _HOURS: tuple(Hours.__annotations__),
     "holidays": tuple(HolidaysOf.__annotations__),
 }
+_STATES: Final = "states"
 _COUNTED: Final = {"allowed_addresses": "addresses and networks"}
 
 
-def parse_item(raw: RawItem, file: Path) -> Item:
+def parse_item(raw: RawItem, file: Path) -> KeptItem:
     """The item as its section's model has it.
 
     Raises:
@@ -72,11 +72,23 @@ def _problem(raw: RawItem, model: type[BaseModel], details: ErrorDetails) -> tup
     elif outer in _NESTED:
         keys = _NESTED[_HOURS if _HOURS in place[:-1] else outer]
         key = ".".join(map(str, place))
+    elif outer == _STATES:
+        keys, key = (), _as_written(raw, place)
+        place = tuple(key.split("."))
     cause = details.get("ctx", {}).get("error")
     wrong = f"{key}.{cause.key}" if isinstance(cause, TemplateError) else ".".join(map(str, place))
     sentence = _sentence(details, outer, keys)
     told = f"{raw.place}.{key}: {sentence}." if is_shown_place(key) else f"{raw.place}: a key {sentence}."
     return _line(raw, wrong), told
+
+
+def _as_written(raw: RawItem, place: tuple[int | str, ...]) -> str:
+    """A place in the file, without the names of the choices that led to it."""
+    path = str(place[0])
+    for at, part in enumerate(place[1:], 2):
+        if f"{path}.{part}" in raw.lines or at == len(place):
+            path = f"{path}.{part}"
+    return path
 
 
 def _line(raw: RawItem, place: str) -> int:
@@ -93,7 +105,9 @@ def _sentence(details: ErrorDetails, outer: str, keys: Iterable[str]) -> str:
     kind = details["type"]
     listed = ", ".join(keys)
     sentences = {
-        "extra_forbidden": f"is not known here; the keys are {listed}",
+        "extra_forbidden": f"is not known here; the keys are {listed}" if listed else "is not known here",
+        "union_tag_invalid": f"must be one of {context.get('expected_tags')}".replace("'", ""),
+        "union_tag_not_found": "is missing",
         "value_error": str(context.get("error")),
         "too_long": f"must be at most {context.get('max_length')} {_COUNTED.get(outer, 'entries')}",
         "greater_than_equal": f"must be at least {context.get('ge')}",

@@ -25,9 +25,8 @@ from callflow_service.world.source import WorldText
 # libyaml reads a hundred times faster, but a system's own PyYAML may be built without it.
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _LISTS: Final = frozenset({"allowed_addresses", "trunk.headers", "targets.allow", "targets.deny", "entries"})
-# Lists of mappings, whose keys may be lists in turn.
-_NESTED: Final = frozenset({"weekly", "exceptions"})
-_DEEPEST: Final = 4
+# Mappings and lists of them, whose keys may be such in turn, and how deep they may go.
+_NESTED: Final = {"weekly": 4, "exceptions": 4, "states": 12}
 _NULLS: Final = frozenset({"", "~", "null", "Null", "NULL"})
 
 
@@ -134,7 +133,7 @@ class _Reader:
             key = self._key(event, item, "")
             value = self._next()
             if key in _NESTED:
-                item.fields[key] = self._nested(value, item, key, _DEEPEST)
+                item.fields[key] = self._nested(value, item, key, _NESTED[key])
             elif isinstance(value, MappingStartEvent):
                 item.fields[key] = self._mapping(item, key)
             elif isinstance(value, SequenceStartEvent) and key in _LISTS:

@@ -4,6 +4,7 @@ import json
 import sys
 from typing import Any
 
+from callflow_service.resources.flows import FlowItem
 from callflow_service.resources.kept import KeptAccount, KeptSwitch
 from callflow_service.resources.models import (
     CallerListItem,
@@ -24,6 +25,7 @@ class WorldFile(Resource):
     switches: list[KeptSwitch] | None = None
     schedules: list[ScheduleItem] | None = None
     caller_lists: list[CallerListItem] | None = None
+    flows: list[FlowItem] | None = None
 
 
 def world_schema() -> dict[str, Any]:
