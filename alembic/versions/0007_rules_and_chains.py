@@ -113,11 +113,14 @@ _NAMED_BY_FLOWS = ("target_device_id", "did_id", "schedule_id", "caller_list_id"
 
 def upgrade() -> None:
     _add_what_conditions_stand_on()
+    _add_what_watches_targets()
     _add_rules_and_chains()
 
 
 def downgrade() -> None:
     _drop_rules_and_chains()
+    op.drop_table("target_alert")
+    op.drop_table("taken_number")
     _drop_what_conditions_stand_on()
 
 
@@ -247,6 +250,38 @@ def _add_what_conditions_stand_on() -> None:
         "FOR EACH ROW EXECUTE FUNCTION caller_list_entries()"
     )
     op.execute(_SEARCH_NAMES)
+
+
+def _add_what_watches_targets() -> None:
+    op.create_table(
+        "taken_number",
+        sa.Column("account_id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("number", sa.Text(), nullable=False),
+        sa.Column("country", sa.Text(), nullable=False),
+        sa.Column("since", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["account_id"], ["account.id"], name=op.f("fk_taken_number_account_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("account_id", "number", name=op.f("pk_taken_number")),
+    )
+    now = sa.func.clock_timestamp()
+    op.create_table(
+        "target_alert",
+        sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
+        sa.Column("first_at", sa.DateTime(timezone=True), server_default=now, nullable=False),
+        sa.Column("last_at", sa.DateTime(timezone=True), server_default=now, nullable=False),
+        sa.Column("times", sa.Integer(), server_default="1", nullable=False),
+        sa.Column("device_id", sa.BigInteger(), nullable=False),
+        sa.Column("number", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("held_until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("account_id", sa.BigInteger(), nullable=False),
+        sa.Column("face", sa.Text(), nullable=False),
+        sa.Column("address", postgresql.INET(), nullable=True),
+        sa.CheckConstraint("times >= 1", name=op.f("ck_target_alert_times")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_target_alert")),
+    )
+    op.create_index(op.f("ix_target_alert_device_id_target_alert_id"), "target_alert", ["device_id", "id"])
 
 
 def _drop_what_conditions_stand_on() -> None:

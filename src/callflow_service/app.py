@@ -43,6 +43,7 @@ def json_house(settings: Settings, parts: Components) -> House:
         guesses=parts.guesses,
         keys=parts.keys,
         calls=parts.calls,
+        policing=parts.call_flows.policing,
         api_enabled=settings.api_enabled,
         require_if_match=settings.require_if_match,
         time_zone=settings.time_zone,

@@ -9,7 +9,6 @@ from functools import partial
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
-from callflow_service.almanac.numbers import read_number
 from callflow_service.almanac.opening import is_open
 from callflow_service.api.webhooks import message_of
 from callflow_service.credentials.api_keys import Keyring
@@ -17,7 +16,6 @@ from callflow_service.credentials.guesses import Guesses
 from callflow_service.credentials.passwords import Passwords
 from callflow_service.delivery.dispatcher import Dispatcher
 from callflow_service.delivery.sending import Sending
-from callflow_service.domain.targets import refusal_of
 from callflow_service.settings import Settings
 from callflow_service.storage.database import Database
 from callflow_service.storage.replica import ReplicaFirst
@@ -27,6 +25,7 @@ from callflow_service.usecases.admission import Admission
 from callflow_service.usecases.call_flows import CallFlows
 from callflow_service.usecases.calls import Calls
 from callflow_service.usecases.feed import Feed
+from callflow_service.usecases.policing import Policing
 from callflow_service.usecases.switch_users import SwitchUsers
 from callflow_service.watching.metrics import Metrics, watch
 
@@ -100,7 +99,7 @@ def build_components(settings: Settings) -> Components:
         max_in_flight=settings.max_in_flight,
     )
     reading = _reading(settings, database)
-    refusal = partial(refusal_of, read_number, settings.country or None)
+    policing = Policing(settings.country or None)
     teller = Teller(database)
     timeout_ms = settings.database_timeout_ms
     transactions = Transactions(settings.database_url, size=_TRANSACTIONS, timeout_ms=timeout_ms, tell=teller)
@@ -125,7 +124,7 @@ def build_components(settings: Settings) -> Components:
                 Passwords(guesses.refuse_known),
                 keys,
             ),
-            refusal,
+            policing,
             teller,
         ),
         calls=Calls(
@@ -136,7 +135,7 @@ def build_components(settings: Settings) -> Components:
             settings.max_legs,
             settings.ring_seconds,
             partial(is_open, time_zone=settings.time_zone),
-            refusal,
+            policing,
         ),
         dispatcher=_dispatcher(settings, keys, feed),
         tracing=_start_tracing() if settings.tracing_enabled else None,

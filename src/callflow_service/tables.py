@@ -355,6 +355,47 @@ class CallerListEntryRow(SQLModel, table=True):
     entry: str = Field(sa_type=Text, primary_key=True)
 
 
+class TakenNumberRow(SQLModel, table=True):
+    """A number that an account has taken up for its forwards while its policies counted them, and since when."""
+
+    __tablename__: ClassVar[str] = "taken_number"
+    __table_args__ = (ForeignKeyConstraint(["account_id"], ["account.id"], ondelete="CASCADE"),)
+
+    account_id: int = Field(sa_type=BigInteger, primary_key=True, sa_column_kwargs={"autoincrement": False})
+    number: str = Field(sa_type=Text, primary_key=True)
+    country: str = Field(sa_type=Text)
+    since: datetime = Field(sa_column=Column(DateTime(timezone=True), nullable=False))
+
+
+class TargetAlertRow(SQLModel, table=True):
+    """A forward that was refused or held for its number. The same within an hour is counted, not told again.
+
+    It has no foreign keys: like the history it outlives what it speaks of.
+    """
+
+    __tablename__: ClassVar[str] = "target_alert"
+    __table_args__ = (
+        CheckConstraint("times >= 1", name="times"),
+        Index(None, "device_id", "id"),
+    )
+
+    id: int | None = Field(default=None, sa_column=Column(BigInteger, Identity(always=True), primary_key=True))
+    first_at: datetime = Field(
+        default=None, sa_column=Column(DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp())
+    )
+    last_at: datetime = Field(
+        default=None, sa_column=Column(DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp())
+    )
+    times: int = Field(default=1, sa_column_kwargs={"server_default": "1"})
+    device_id: int = Field(sa_type=BigInteger)
+    number: str = Field(sa_type=Text)
+    reason: str = Field(sa_type=Text)
+    held_until: datetime | None = Field(default=None, sa_column=Column(DateTime(timezone=True)))
+    account_id: int = Field(sa_type=BigInteger)
+    face: str = Field(sa_type=Text)
+    address: IPv4Address | IPv6Address | None = Field(default=None, sa_column=Column(INET))
+
+
 class ProfileRow(SQLModel, table=True):
     """A change of many devices' call flows under a name, which can be applied and withdrawn."""
 

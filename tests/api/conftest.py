@@ -36,7 +36,9 @@ async def api_service(start_service: StartService, api_demo: OwnDemo) -> httpx.A
 async def demo(api_demo: OwnDemo) -> OwnDemo:
     """The demo as it was loaded: no call flow, no history, no token."""
     async with api_demo.database.transaction():
-        await api_demo.database.execute(f"TRUNCATE callflow_history, remembered_flow, {', '.join(TABLES)} CASCADE")
+        await api_demo.database.execute(
+            f"TRUNCATE callflow_history, remembered_flow, target_alert, {', '.join(TABLES)} CASCADE"
+        )
         for table in TABLES:
             await api_demo.database.execute(f"INSERT INTO {table} SELECT * FROM as_loaded_{table}")  # noqa: S608 - ours
     await api_demo.database.execute("ALTER SEQUENCE callflow_history_id_seq RESTART")

@@ -1,11 +1,13 @@
 """Whether a number may be forwarded to, by the policies of an account and of those above it."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from callflow_service.almanac.numbers import read_number
-from callflow_service.domain.targets import Refusal, Targets, hold_minutes, is_too_many_new, refusal
+from callflow_service.domain.targets import Refusal, TakenNumber, Targets, counts_numbers, refusal, take
 
 LITHUANIA = Targets(allow=("+370",))
 
@@ -104,18 +106,49 @@ def test_an_emergency_number_is_allowed_by_nothing() -> None:
     assert refused("+370112", Targets(allow=("+370112",))) is Refusal.EMERGENCY
 
 
-def test_new_numbers_are_limited_by_the_narrowest_policy() -> None:
-    three_an_hour, five_a_day = Targets(max_new_per_hour=3), Targets(max_new_per_day=5)
-    assert not is_too_many_new([None, Targets()], in_hour=1000, in_day=1000)
-    assert not is_too_many_new([three_an_hour, five_a_day], in_hour=2, in_day=4)
-    assert is_too_many_new([three_an_hour, five_a_day], in_hour=3, in_day=3)
-    assert is_too_many_new([three_an_hour, five_a_day], in_hour=0, in_day=5)
-    assert is_too_many_new([Targets(max_new_per_hour=0)], in_hour=0, in_day=0)
+NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
 
 
-def test_the_longest_hold_counts() -> None:
-    assert hold_minutes([None, Targets()]) == 0
-    assert hold_minutes([Targets(hold_minutes=5), None, Targets(hold_minutes=60)]) == 60
+def number(text: str, country: str = "LT", minutes: float | None = None) -> TakenNumber:
+    """A number since so many minutes ago."""
+    return TakenNumber(text, country, None if minutes is None else NOW - timedelta(minutes=minutes))
+
+
+@pytest.mark.parametrize(
+    ("policies", "taken", "outcome"),
+    [
+        ([None, Targets()], [number(str(each), minutes=1) for each in range(100)], None),
+        ([Targets(max_new_per_hour=2)], [number("1", minutes=59)], None),
+        ([Targets(max_new_per_hour=2)], [number("1", minutes=59), number("2", minutes=1)], Refusal.TOO_MANY_NEW),
+        ([Targets(max_new_per_hour=2)], [number("1", minutes=60), number("2", minutes=1)], None),
+        ([Targets(max_new_per_hour=2)], [number("1"), number("2"), number("3", minutes=1)], None),
+        ([Targets(max_new_per_day=1)], [number("1", minutes=1439)], Refusal.TOO_MANY_NEW),
+        ([Targets(max_new_per_day=1)], [number("1", minutes=1440)], None),
+        ([None, Targets(max_new_per_day=5), Targets(max_new_per_hour=0)], [], Refusal.TOO_MANY_NEW),
+        ([Targets(max_new_per_hour=0)], [number("wanted", minutes=5)], None),
+        ([Targets(hold_minutes=60)], [], NOW + timedelta(minutes=60)),
+        ([Targets(hold_minutes=5), None, Targets(hold_minutes=60)], [], NOW + timedelta(minutes=60)),
+        ([Targets(hold_minutes=60)], [number("1", "LV", minutes=90)], NOW + timedelta(minutes=60)),
+        ([Targets(hold_minutes=60)], [number("1", minutes=20)], NOW + timedelta(minutes=40)),
+        ([Targets(hold_minutes=60)], [number("wanted", minutes=20)], NOW + timedelta(minutes=40)),
+        ([Targets(hold_minutes=60)], [number("1", minutes=60)], None),
+        ([Targets(hold_minutes=60)], [number("1"), number("2", minutes=20)], None),
+    ],
+)
+def test_new_numbers_are_counted_and_new_countries_wait(
+    policies: list[Targets | None], taken: list[TakenNumber], outcome: Refusal | datetime | None
+) -> None:
+    assert take(policies, number("wanted", minutes=0), taken, NOW) == outcome
+
+
+def test_an_extension_leads_to_no_country_that_could_be_new() -> None:
+    assert take([Targets(hold_minutes=60)], number("101", "", minutes=0), [], NOW) is None
+
+
+def test_only_some_policies_count_numbers() -> None:
+    assert not counts_numbers([None, Targets(allow=("+370",))])
+    assert counts_numbers([None, Targets(max_new_per_hour=0)])
+    assert counts_numbers([Targets(hold_minutes=1)])
 
 
 def test_every_reason_has_a_sentence() -> None:

@@ -169,6 +169,11 @@ def schedule(**values: str) -> str:
     return f"INSERT INTO schedule ({', '.join(row)}) VALUES ({', '.join(row.values())})"  # noqa: S608 - constants
 
 
+def alert(times: str = "1") -> str:
+    into = "INSERT INTO target_alert (id, times, device_id, number, reason, account_id, face) OVERRIDING SYSTEM VALUE"
+    return f"{into} VALUES (1, {times}, 4, '112', 'emergency', 1, 'mor')"
+
+
 def caller_list(list_id: str = "7", owner_id: str = "1", entries: str = "'{1}'") -> str:
     return f"INSERT INTO caller_list VALUES ({list_id}, 'friends', {owner_id}, {entries})"  # noqa: S608 - constants
 
@@ -214,6 +219,10 @@ def caller_list(list_id: str = "7", owner_id: str = "1", entries: str = "'{1}'")
         (caller_list(entries="array_fill('1'::text, ARRAY[10001])"), "ck_caller_list_entries"),
         (f"{caller_list()}; {caller_list()}", "pk_caller_list"),
         ("INSERT INTO caller_list_entry VALUES (999, '1')", "fk_caller_list_entry_list_id"),
+        ("INSERT INTO taken_number VALUES (999, '1', '', now())", "fk_taken_number_account_id"),
+        ("INSERT INTO taken_number SELECT 1, '1', '', now() FROM generate_series(1, 2)", "pk_taken_number"),
+        (alert(times="0"), "ck_target_alert_times"),
+        (f"{alert()}; {alert()}", "pk_target_alert"),
         (caller_list() + "; INSERT INTO caller_list_entry VALUES (7, '1')", "pk_caller_list_entry"),  # noqa: S608 - constants
     ],
 )

@@ -1,11 +1,13 @@
 """Many devices at once: which of them, what shall be set, and what came of it."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Final, Literal, Self
 
 from asyncpg import Connection, IntegrityConstraintViolationError
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from callflow_service.api.dependencies import ApiRoute, TheHouse, Writer
@@ -17,11 +19,14 @@ from callflow_service.domain.callflow import NAMES_NOTHING, Device, State, State
 from callflow_service.domain.flow_documents import row_document
 from callflow_service.domain.history import Origin
 from callflow_service.domain.rings import way_to
+from callflow_service.domain.targets import counts_numbers
 from callflow_service.repositories import flows, many, resources
 from callflow_service.repositories.many import Changed, Entries, Holder
 from callflow_service.repositories.resources import Statement, Wanted
 from callflow_service.resources.flows import SentState, States
 from callflow_service.storage.transactions import driver, run
+from callflow_service.tables import DeviceRow
+from callflow_service.usecases.policing import Past
 
 router = APIRouter(prefix="/v1", tags=["Many at once"], route_class=ApiRoute)
 
@@ -103,7 +108,7 @@ async def change_many(request: Request, body: BulkChange, caller: Writer, house:
         connection = await driver(session)
         await one_at_a_time(connection)
         chosen = await choose(session, caller.account, body.where)
-        wanted = await read_set(Writing(session, caller, house.calls.refusal), body.where, body.set)
+        wanted = await read_set(Writing(session, caller, house.policing), body.where, body.set)
         for state, flow in wanted.items():
             await many.stage(connection, state, flow)
         warnings = await check_rings(connection, wanted)
@@ -150,9 +155,24 @@ async def read_set(writing: Writing, where: Where, sent: FlowSet) -> dict[State,
     some = owned_device(rows[0]) if rows else OwnedDevice(Device(NAMES_NOTHING, "", ""), NAMES_NOTHING, "", None, 1)
     wanted = {state: flow for state in _ORDER if (flow := getattr(sent, state)) is not None}
     for state, flow in wanted.items():
-        if len(rows) > 1 and _names_did(flow.model_dump()):
+        if len(rows) > 1 and _names("did", flow.model_dump()):
             raise invalid(f"set.{state}.otherwise", "a DID is one device's, and more than one is chosen")
+    if rows and any(_names("number", flow.model_dump()) for flow in wanted.values()):
+        writing = replace(writing, pasts=await _pasts(writing, await _seen(session, writing.caller.account, where)))
     return await read_states(writing, some, wanted, "set.{state}.")
+
+
+async def _pasts(writing: Writing, statement: Statement) -> list[Past]:
+    """What the accounts took up before whose devices are chosen; of those that count nothing, one for each policy."""
+    chosen = await run(writing.session, statement.with_only_columns(col(DeviceRow.owner_id)).distinct())
+    connection = await driver(writing.session)
+    rules = await flows.target_rules_of_many(connection, list(chosen.scalars()))
+    uncounted = {each: owner for owner, each in rules.items() if not counts_numbers(each.policies)}
+    counted = [(owner, each) for owner, each in rules.items() if each not in uncounted]
+    owners = [*counted, *((owner, each) for each, owner in uncounted.items())]
+    # In the order of their ids, so that no two of such changes wait for each other.
+    owners.sort(key=lambda one: one[0])
+    return [await writing.policing.past(connection, owner, each) for owner, each in owners]
 
 
 async def check_rings(connection: Connection, wanted: Mapping[State, StateFlow]) -> list[str]:
@@ -223,8 +243,8 @@ async def _seen(session: AsyncSession, viewer: Account, where: Where) -> Stateme
     return many.seen(viewer, Wanted(0, q=where.q, owner=where.owner), where.devices)
 
 
-def _names_did(value: Any) -> bool:  # noqa: ANN401 - JSON
-    """Whether a call flow names a DID anywhere."""
+def _names(what: str, value: Any) -> bool:  # noqa: ANN401 - JSON
+    """Whether a call flow names a DID, or a number, anywhere."""
     if isinstance(value, dict):
-        return value.get("did") is not None or any(map(_names_did, value.values()))
-    return isinstance(value, list) and any(map(_names_did, value))
+        return value.get(what) is not None or any(_names(what, each) for each in value.values())
+    return isinstance(value, list) and any(_names(what, each) for each in value)

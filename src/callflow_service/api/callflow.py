@@ -94,7 +94,7 @@ async def change_callflow(
         check_precondition(request, house, _shown(device, await flows.flows(connection, device_id, locked=True)))
         wanted = {state: found for state in _ORDER if (found := getattr(body.states, state)) is not None}
         warnings: list[str] = []
-        read = await read_states(Writing(session, caller, house.calls.refusal), device, wanted, "states.{state}.")
+        read = await read_states(Writing(session, caller, house.policing), device, wanted, "states.{state}.")
         for state, flow in read.items():
             warnings += await save(connection, device, state, flow, caller.origin)
         shown = _shown(device, await flows.flows(connection, device_id))
@@ -125,7 +125,7 @@ async def restore_callflow(request: Request, device_id: Id, body: Restore, calle
             oldest = min(id_ for id_, _ in found.values())
             await _refuse_newer(session, device_id, list(found), than=oldest - 1)
         for state, (_, before) in found.items():
-            read = await read_stored(Writing(session, caller, house.calls.refusal), device, state, before)
+            read = await read_stored(Writing(session, caller, house.policing), device, state, before)
             await save(connection, device, state, read, caller.origin)
         shown = _shown(device, await flows.flows(connection, device_id))
     return with_etag(request, shown)
@@ -150,7 +150,7 @@ async def change_callflow_state(  # noqa: PLR0913, PLR0917 - FastAPI's parameter
         device = await _device(session, caller, device_id, to_change=True)
         connection = await driver(session)
         check_precondition(request, house, await _shown_state(connection, device_id, state, locked=True))
-        read = await read_states(Writing(session, caller, house.calls.refusal), device, {state: body})
+        read = await read_states(Writing(session, caller, house.policing), device, {state: body})
         warnings = await save(connection, device, state, read[state], caller.origin)
         shown = await _shown_state(connection, device_id, state)
     return with_etag(request, shown | {"warnings": warnings})
@@ -205,7 +205,7 @@ async def undo_change(
         state = State(row.state)
         if not force:
             await _refuse_newer(session, row.device_id, [state], than=entry_id)
-        read = await read_stored(Writing(session, caller, house.calls.refusal), device, state, row.before)
+        read = await read_stored(Writing(session, caller, house.policing), device, state, row.before)
         undoing = replace(caller.origin, undoes=entry_id)
         connection = await driver(session)
         await check_rings(connection, device, state, read)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
@@ -25,11 +25,13 @@ from callflow_service.domain.access import Account, Role
 from callflow_service.domain.errors import LoginFailed, StorageUnavailable, TooManyGuesses
 from callflow_service.domain.history import Face, Origin, Sender
 from callflow_service.domain.tokens import Scope, is_token
-from callflow_service.repositories import tokens
+from callflow_service.repositories import taken_numbers, tokens
+from callflow_service.repositories.taken_numbers import Alert
 from callflow_service.repositories.tokens import FoundToken
-from callflow_service.storage.transactions import Transactions
+from callflow_service.storage.transactions import Transactions, driver
 from callflow_service.usecases.calls import Calls
 from callflow_service.usecases.feed import Feed
+from callflow_service.usecases.policing import Policing
 from callflow_service.web.request import BodyTooLarge, client_address
 
 MAX_BODY: Final = 1024 * 1024
@@ -53,6 +55,7 @@ class House:
     guesses: Guesses
     keys: Keyring
     calls: Calls
+    policing: Policing
     api_enabled: bool
     require_if_match: bool
     time_zone: str
@@ -209,6 +212,8 @@ class ApiRoute(APIRoute):
             except _TOLD as error:
                 problem = problem_of(error)
                 log["outcome"] = problem.slug
+                if problem.alerts and problem.origin:
+                    await _tell(request.state.house, problem.alerts, problem.origin)
                 return problem.response(str(log["request_id"]))
             log.setdefault("outcome", "ok")
             return response
@@ -232,6 +237,13 @@ async def _in_one_change(request: Request, answer: Callable[[Request], Coroutine
             request.scope["log"]["outcome"] = problem.slug
         await one.keep(response)
     return response
+
+
+async def _tell(house: House, alerts: Sequence[Alert], origin: Origin) -> None:
+    # The refusal is the answer, whether or not it can be told of.
+    with suppress(StorageUnavailable):
+        async with house.transactions.begin() as session:
+            await taken_numbers.tell(await driver(session), alerts, origin)
 
 
 def problem_of(error: Exception) -> Problem:

@@ -10,6 +10,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 
 from callflow_service.api import (
+    alerts,
     api_keys,
     bulk,
     callflow,
@@ -84,6 +85,7 @@ def routers() -> Iterator[APIRouter]:
     yield from profiles.routers()
     yield from conditions.routers()
     yield locking.router
+    yield alerts.router
     yield webhooks.router
 
 

@@ -1,7 +1,8 @@
 """Read call flows that clients send, and save them: what is named must be there, and no ring may close."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, assert_never
 
 from asyncpg import Connection
@@ -37,16 +38,18 @@ from callflow_service.domain.callflow import (
     is_external_number,
     kept,
 )
-from callflow_service.domain.changing import AssignedDid, Change, RefusalOf
+from callflow_service.domain.changing import AssignedDid, Change
 from callflow_service.domain.errors import ChangeRefused
 from callflow_service.domain.flow_documents import row_document
 from callflow_service.domain.history import Origin
 from callflow_service.domain.rings import ring_through
-from callflow_service.domain.targets import Refusal
-from callflow_service.repositories import callflows, flows, resources
+from callflow_service.domain.targets import HELD, Refusal
+from callflow_service.repositories import callflows, flows, resources, taken_numbers
+from callflow_service.repositories.taken_numbers import Alert
 from callflow_service.resources import flows as sent
 from callflow_service.storage.transactions import driver, run
 from callflow_service.tables import DeviceRow
+from callflow_service.usecases.policing import Past, Policing
 
 
 def owned_device(row: resources.Row) -> OwnedDevice:
@@ -58,11 +61,15 @@ def owned_device(row: resources.Row) -> OwnedDevice:
 
 @dataclass(frozen=True, slots=True)
 class Writing:
-    """Who changes call flows, in which transaction, and the operator's word on numbers."""
+    """Who changes call flows, in which transaction, and the operator's word on numbers.
+
+    `pasts` are of the accounts that are meant, where these are not the one of a device.
+    """
 
     session: AsyncSession
     caller: Caller
-    refusal: RefusalOf
+    policing: Policing
+    pasts: Sequence[Past] = ()
 
 
 async def read_states(
@@ -79,7 +86,8 @@ async def read_states(
         state: _Reading(device, state, named, wrong).state(flow, place.format(state=state))
         for state, flow in states.items()
     }
-    wrong.tell()
+    wrong.tell(writing.caller.origin)
+    await _kept(writing, named, wrong)
     return read
 
 
@@ -98,8 +106,15 @@ async def read_stored(writing: Writing, device: OwnedDevice, state: State, store
     named = await _named(writing, device, [flow])
     wrong = _Wrong()
     read = _Reading(device, state, named, wrong, is_stored=True).state(flow, "before.")
-    wrong.tell()
+    wrong.tell(writing.caller.origin)
+    await _kept(writing, named, wrong)
     return read
+
+
+async def _kept(writing: Writing, named: "_Named", wrong: "_Wrong") -> None:
+    """Keep what numbers are taken up, and tell of those that are held."""
+    await named.keep(writing)
+    await taken_numbers.tell(await driver(writing.session), wrong.alerts, writing.caller.origin)
 
 
 async def save(connection: Connection, device: OwnedDevice, state: State, flow: StateFlow, origin: Origin) -> list[str]:
@@ -173,7 +188,19 @@ class _Named:
     dids: Mapping[int, AssignedDid]
     schedules: frozenset[int]
     caller_lists: frozenset[int]
-    refusal: Callable[[str], Refusal | None]
+    pasts: Sequence[Past]
+
+    def take(self, number: str) -> Refusal | datetime | None:
+        """What becomes of a number for all who would take it up: a refusal, else the longest hold."""
+        outcomes = [past.take(number) for past in self.pasts]
+        refused = [outcome for outcome in outcomes if isinstance(outcome, Refusal)]
+        return refused[0] if refused else max((each for each in outcomes if isinstance(each, datetime)), default=None)
+
+    async def keep(self, writing: Writing) -> None:
+        """Keep what is taken up anew."""
+        connection = await driver(writing.session)
+        for past in self.pasts:
+            await past.keep(connection)
 
 
 @dataclass(slots=True)
@@ -182,14 +209,16 @@ class _Wrong:
 
     fields: list[dict[str, str]] = field(default_factory=list)
     targets: list[tuple[str, Refusal]] = field(default_factory=list)
+    alerts: list[Alert] = field(default_factory=list)
 
-    def tell(self) -> None:
+    def tell(self, origin: Origin) -> None:
         if self.fields:
             raise Problem("invalid", self.fields[0]["message"], {"errors": self.fields})
         if self.targets:
             errors = [{"field": place, "message": refusal.sentence} for place, refusal in self.targets]
             reason = self.targets[0][1]
-            raise Problem("target-refused", reason.sentence, {"reason": reason.value, "errors": errors})
+            members = {"reason": reason.value, "errors": errors}
+            raise Problem("target-refused", reason.sentence, members, alerts=tuple(self.alerts), origin=origin)
 
 
 async def _named(writing: Writing, device: OwnedDevice, sent_flows: Iterable[sent.SentState]) -> _Named:
@@ -202,13 +231,16 @@ async def _named(writing: Writing, device: OwnedDevice, sent_flows: Iterable[sen
         statement = resources.devices(caller.account).where(col(DeviceRow.id).in_(ids["device"]))
         targets = [owned_device(row) for row in (await run(session, statement)).all()]
     connection = await driver(session)
-    rules = await flows.target_rules(connection, device.owner_id)
+    pasts = writing.pasts
+    if not pasts:
+        rules = await flows.target_rules(connection, device.owner_id)
+        pasts = [await writing.policing.past(connection, device.owner_id, rules)]
     return _Named(
         {target.device.id: target.device for target in targets if may_use(caller.account, target)},
         await flows.dids(connection, ids["did"]),
         await flows.usable_schedules(connection, ids["schedule"], device.owner_id),
         await flows.usable_caller_lists(connection, ids["list"], device.owner_id),
-        lambda number: writing.refusal(rules, number),
+        pasts,
     )
 
 
@@ -305,18 +337,34 @@ class _Reading:
 
     def step(self, step: sent.Step, place: str) -> Step:
         destination: Device | str | None
+        held_until = None
         if step.to.device is not None and step.to.number is None:
             destination = self.target(step.to.device, f"{place}.to.device")
         elif step.to.number is not None and step.to.device is None:
             destination = self.number(step.to.number, f"{place}.to.number")
-            if is_external_number(destination) and (refused := self.named.refusal(destination)):
-                self.wrong.targets.append((f"{place}.to.number", refused))
+            if is_external_number(destination):
+                held_until = self.taken(destination, f"{place}.to.number")
         else:
             destination = None
             self.refuse(f"{place}.to", "must name a device or a number, and not both")
         return Step(
-            destination or "", self.caller_id(step.caller_id, f"{place}.caller_id"), step.ring_seconds, step.held_until
+            destination or "", self.caller_id(step.caller_id, f"{place}.caller_id"), step.ring_seconds, held_until
         )
+
+    def taken(self, number: str, place: str) -> datetime | None:
+        """Until when a number is held; whoever sends that it is or is not has no say."""
+        outcome = self.named.take(number)
+        device = self.device.device.id
+        if outcome is Refusal.NO_FIT:
+            self.refuse(place, outcome.sentence)
+            return None
+        if isinstance(outcome, Refusal):
+            self.wrong.targets.append((place, outcome))
+            self.wrong.alerts.append(Alert(device, number, outcome.value))
+            return None
+        if outcome:
+            self.wrong.alerts.append(Alert(device, number, HELD, outcome))
+        return outcome
 
     def target(self, device_id: int, place: str) -> Device | None:
         found = self.named.devices.get(device_id)

@@ -8,6 +8,9 @@ from typing import Any, Final
 from fastapi import APIRouter, HTTPException, Response
 from fastapi.responses import HTMLResponse
 
+from callflow_service.domain.history import Origin
+from callflow_service.repositories.taken_numbers import Alert
+
 MEDIA_TYPE: Final = "application/problem+json"
 
 
@@ -58,12 +61,17 @@ KINDS: Final[dict[str, Kind]] = {
 
 @dataclass(slots=True)
 class Problem(Exception):
-    """What is wrong, in the API's words. `members` stand in the document beside the usual ones."""
+    """What is wrong, in the API's words. `members` stand in the document beside the usual ones.
+
+    `alerts` are for operators, kept though the change that came from `origin` is not.
+    """
 
     slug: str
     detail: str = ""
     members: dict[str, Any] = field(default_factory=dict)
     headers: dict[str, str] = field(default_factory=dict)
+    alerts: tuple[Alert, ...] = ()
+    origin: Origin | None = None
 
     def response(self, request_id: str) -> Response:
         """The answer; `request_id` finds the request in the log."""

@@ -140,7 +140,7 @@ async def _columns(change: Change) -> dict[str, Any]:
         raise invalid("owner", "an accountant changes no call flows")
     if not _is_for(change.caller, owner):
         raise Problem("not-allowed")
-    flows = await read_set(Writing(change.session, _as_owner(owner), change.house.calls.refusal), item.where, item.set)
+    flows = await read_set(Writing(change.session, _as_owner(owner), change.house.policing), item.where, item.set)
     columns = {
         "id": item.id,
         "name": item.name,
@@ -221,7 +221,7 @@ async def apply_profile(request: Request, profile_id: Id, caller: Writer, house:
         where, sent = Where.model_validate(profile.where), FlowSet.model_validate(profile.set)
         as_owner = _as_owner(owner)
         chosen = await choose(session, as_owner.account, where)
-        wanted = await read_set(Writing(session, as_owner, house.calls.refusal), where, sent)
+        wanted = await read_set(Writing(session, as_owner, house.policing), where, sent)
         for state, flow in wanted.items():
             await many.stage(connection, state, flow, holder)
         warnings = await check_rings(connection, wanted)

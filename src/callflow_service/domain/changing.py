@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Self, assert_never
 
 from callflow_service.domain.access import Account, OwnedDevice, may_use
@@ -19,6 +20,7 @@ from callflow_service.domain.callflow import (
     FromDid,
     Rule,
     State,
+    Step,
     Voicemail,
     is_external_number,
 )
@@ -134,6 +136,23 @@ def decide(account: Account, facts: ChangeFacts, wanted: WantedChange, refusal: 
     if wanted.action is None or (wanted.action is Action.FAX_DETECT and wanted.state is not State.BEFORE_CALL):
         raise ActionUnknown
     return Change(device, wanted.state, _flow(wanted.action, account, facts, wanted, refusal))
+
+
+def number_of(change: Change) -> str:
+    """The number that a change forwards to as MOR's calls set it, empty where it is none."""
+    match change.flow:
+        case Forward(steps=(Step(destination=str() as number),)):
+            return number
+        case _:
+            return ""
+
+
+def held(change: Change, until: datetime) -> Change:
+    """The change, with its forward held until a time."""
+    if not isinstance(change.flow, Forward):
+        return change
+    steps = tuple(replace(step, held_until=until) for step in change.flow.steps)
+    return replace(change, flow=replace(change.flow, steps=steps))
 
 
 def _flow(action: Action, account: Account, facts: ChangeFacts, wanted: WantedChange, refusal: RefusalOf) -> CallFlow:

@@ -6,11 +6,17 @@ knows; `Numbering` is how the domain asks for it.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
+from callflow_service.domain.number_patterns import fits_all
+
 MAX_LENGTH: Final = 32
 """The longest number that can be stored, and so the longest `max_length`."""
+
+HELD: Final = "held"
+"""What an alert calls a forward that waits."""
 
 PREFIX: Final = r"(\+[0-9]{0,15}|[0-9*#]{1,15})"
 """What a prefix looks like, as a regular expression."""
@@ -83,14 +89,31 @@ class TargetRules:
     Attributes:
         country: Where the account dials, None where that is not known.
         policies: Of the account, its owner, and so on up to an admin; None for each that has none.
+        patterns: What numbers must fit, each of them.
     """
 
     country: str | None = None
     policies: tuple[Targets | None, ...] = ()
+    patterns: tuple[str, ...] = ()
 
 
 NO_TARGET_RULES: Final = TargetRules()
 """Where none were read: what holds out of the box."""
+
+
+@dataclass(frozen=True, slots=True)
+class TakenNumber:
+    """A number that an account forwards to or has forwarded to.
+
+    Attributes:
+        number: However it is written, one text for one number.
+        country: Where it leads, as its ISO code; empty where that is not known.
+        since: Since when; None for longer than anybody knows.
+    """
+
+    number: str
+    country: str
+    since: datetime | None
 
 
 class Refusal(StrEnum):
@@ -104,6 +127,7 @@ class Refusal(StrEnum):
     NOT_ALLOWED = "not-among-allowed"
     TOO_LONG = "too-long"
     TOO_MANY_NEW = "too-many-new"
+    NO_FIT = "no-fit"
 
     @property
     def sentence(self) -> str:
@@ -119,6 +143,7 @@ _SENTENCES: Final = {
     Refusal.DENIED: "the policy denies numbers that begin so",
     Refusal.NOT_ALLOWED: "the policy allows other numbers alone",
     Refusal.TOO_LONG: "the number is longer than the policy allows",
+    Refusal.NO_FIT: "the number does not fit the number_pattern",
     Refusal.TOO_MANY_NEW: "the account has taken up as many new numbers as the policy allows for now",
 }
 _KINDS: Final = {
@@ -152,30 +177,47 @@ def refusal(number: NumberRead, policies: Sequence[Targets | None]) -> Refusal |
 
 def refusal_of(numbering: Numbering, country: str | None, rules: TargetRules, number: str) -> Refusal | None:
     """The same for a number as it was typed, under an account's rules; `country` where the account has none."""
+    if not fits_all(number, rules.patterns):
+        return Refusal.NO_FIT
     return refusal(numbering(number, rules.country or country), rules.policies)
 
 
-def is_too_many_new(policies: Iterable[Targets | None], *, in_hour: int, in_day: int) -> bool:
-    """Whether an account may take up no more new numbers now.
-
-    Args:
-        policies: As for `refusal`.
-        in_hour: How many it took up in the last hour.
-        in_day: How many it took up in the last day.
-    """
+def counts_numbers(policies: Iterable[Targets | None]) -> bool:
+    """Whether it matters what an account forwarded to before."""
     return any(
-        policy
-        and (
-            (policy.max_new_per_hour is not None and in_hour >= policy.max_new_per_hour)
-            or (policy.max_new_per_day is not None and in_day >= policy.max_new_per_day)
-        )
+        policy and (policy.hold_minutes or policy.max_new_per_hour is not None or policy.max_new_per_day is not None)
         for policy in policies
     )
 
 
-def hold_minutes(policies: Iterable[Targets | None]) -> int:
-    """How long the first forward to a country that is new to an account waits."""
-    return max((policy.hold_minutes for policy in policies if policy), default=0)
+def take(
+    policies: Sequence[Targets | None], wanted: TakenNumber, taken: Sequence[TakenNumber], now: datetime
+) -> Refusal | datetime | None:
+    """What becomes of a number that is no refused target: too many new ones, held until a time, or nothing of these.
+
+    Args:
+        policies: As for `refusal`; of each limit the narrowest counts.
+        wanted: The number.
+        taken: What the account forwards to and has forwarded to.
+        now: The time.
+    """
+    if all(each.number != wanted.number for each in taken):
+        ages = [now - each.since for each in taken if each.since]
+        in_hour, in_day = (sum(age < period for age in ages) for period in (timedelta(hours=1), timedelta(days=1)))
+        if any(policy and _is_too_many(policy, in_hour, in_day) for policy in policies):
+            return Refusal.TOO_MANY_NEW
+    hold = timedelta(minutes=max((policy.hold_minutes for policy in policies if policy), default=0))
+    since = [each.since for each in taken if each.country == wanted.country]
+    if not hold or not wanted.country or None in since:
+        return None
+    until = min((moment for moment in since if moment), default=now) + hold
+    return until if until > now else None
+
+
+def _is_too_many(policy: Targets, in_hour: int, in_day: int) -> bool:
+    return (policy.max_new_per_hour is not None and in_hour >= policy.max_new_per_hour) or (
+        policy.max_new_per_day is not None and in_day >= policy.max_new_per_day
+    )
 
 
 def _refused_by(policy: Targets, number: NumberRead) -> Refusal | None:

@@ -46,6 +46,7 @@ SELECT named.id FROM {table} AS named WHERE named.id = ANY ($1::bigint[]) AND na
     WHERE owner.id = $2
 )"""
 _TARGET_RULES: Final = f"SELECT {target_rules_of('owner')} FROM account AS owner WHERE owner.id = $1"  # noqa: S608 - ours
+_TARGET_RULES_OF: Final = f"SELECT owner.id, {target_rules_of('owner')} FROM account AS owner WHERE owner.id = ANY($1)"  # noqa: S608 - ours
 _NAMES: Final = """
 SELECT target.id, target.technology, target.name, did.id, did.number FROM callflow_reference AS reference
 LEFT JOIN device AS target ON target.id = reference.target_device_id LEFT JOIN did ON did.id = reference.did_id
@@ -114,6 +115,11 @@ async def target_rules(connection: Connection, owner: int) -> TargetRules:
     """What holds for the forwards of an account's devices to numbers."""
     found = await connection.fetchval(_TARGET_RULES, owner)
     return read_target_rules(found) if found else NO_TARGET_RULES
+
+
+async def target_rules_of_many(connection: Connection, owners: Collection[int]) -> dict[int, TargetRules]:
+    """The same for several accounts."""
+    return {owner: read_target_rules(text) for owner, text in await connection.fetch(_TARGET_RULES_OF, list(owners))}
 
 
 async def usable_schedules(connection: Connection, ids: Collection[int], owner: int) -> frozenset[int]:

@@ -54,8 +54,8 @@ SELECT device.id = (SELECT id FROM named),
     device.ring_seconds, ARRAY(SELECT did.number FROM did WHERE did.device_id = device.id ORDER BY did.id LIMIT 20),
     own.number, own.device_id, flow.state,
     flow.action, target.id, target.technology, target.name, flow.target_number, flow.caller_id,
-    shown.id, shown.number, flow.caller_id_text, flow.otherwise, flow.rules,
-    CASE WHEN flow.rules IS NOT NULL OR flow.otherwise IS NOT NULL THEN (SELECT document FROM notes) END,
+    shown.id, shown.number, flow.caller_id_text, flow.otherwise::text, flow.rules::text,
+    CASE WHEN flow.rules IS NOT NULL OR flow.otherwise IS NOT NULL THEN (SELECT document::text FROM notes) END,
     CASE WHEN num_nonnulls(flow.target_number, flow.rules, flow.otherwise) > 0 THEN {target_rules_of("owner")} END
 FROM near
 JOIN device ON device.id = near.id

@@ -13,6 +13,7 @@ def target_rules_of(owner: str) -> str:
     """The column, for the account `owner`, an alias: a text for `read_target_rules`."""
     return f"""(SELECT jsonb_build_object(
         'country', coalesce({owner}.country, above.country, top.country),
+        'patterns', jsonb_build_array({owner}.number_pattern, above.number_pattern, top.number_pattern),
         'targets', CASE WHEN {owner}.owner_id IS NULL THEN jsonb_build_array({owner}.targets)
             WHEN above.owner_id IS NULL THEN jsonb_build_array({owner}.targets, above.targets)
             ELSE jsonb_build_array({owner}.targets, above.targets, top.targets) END)::text
@@ -25,7 +26,11 @@ def target_rules_of(owner: str) -> str:
 def read_target_rules(text: str) -> TargetRules:
     """The rules of the column."""
     stored = json.loads(text)
-    return TargetRules(stored["country"], tuple(_read_targets(each) if each else None for each in stored["targets"]))
+    return TargetRules(
+        stored["country"],
+        tuple(_read_targets(each) if each else None for each in stored["targets"]),
+        tuple(pattern for pattern in stored["patterns"] if pattern),
+    )
 
 
 def _read_targets(stored: dict[str, object]) -> Targets:

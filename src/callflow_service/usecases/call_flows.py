@@ -1,17 +1,21 @@
 """What callers can ask about call flows: load the facts, let the caller in, let the domain decide, save."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
+
+from asyncpg import Connection
 
 from callflow_service.domain import access, changing
 from callflow_service.domain.access import Claim
 from callflow_service.domain.changing import Change, DeviceCallFlow, WantedChange
+from callflow_service.domain.errors import TargetRefused
 from callflow_service.domain.history import Face, Origin, Sender
-from callflow_service.domain.targets import Refusal, TargetRules
-from callflow_service.repositories import callflows
+from callflow_service.domain.targets import HELD, Refusal, TargetRules, counts_numbers
+from callflow_service.repositories import callflows, taken_numbers
+from callflow_service.repositories.taken_numbers import Alert
 from callflow_service.storage.database import Database
 from callflow_service.storage.waking import Tell
 from callflow_service.usecases.admission import Admission, check_update_signature
+from callflow_service.usecases.policing import Policing
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +24,7 @@ class CallFlows:
 
     database: Database
     admission: Admission
-    refusal: Callable[[TargetRules, str], Refusal | None]
+    policing: Policing
     tell: Tell
 
     async def update(self, claim: Claim, wanted: WantedChange, sender: Sender) -> Change:
@@ -36,11 +40,36 @@ class CallFlows:
             facts = await ticket.run(lambda connection: callflows.load_facts(connection, claim.username, wanted))
             account = await self.admission.admit(client, facts.account, claim, sender, check_update_signature)
             meant = wanted.with_plus() if access.is_plus_signed(account, claim) else wanted
-            change = changing.decide(account, facts, meant, self.refusal)
             origin = Origin(account.id, Face.MOR, sender)
+            try:
+                change = changing.decide(account, facts, meant, self.policing)
+                if counts_numbers(facts.targets.policies) and changing.number_of(change):
+                    change = await ticket.run(lambda connection: self._taken(connection, change, facts.targets, origin))
+            except TargetRefused as error:
+                alert = Alert(wanted.device_id, wanted.external_number or "", error.refusal.value)
+                await ticket.run(lambda connection: taken_numbers.tell(connection, [alert], origin))
+                raise
             await ticket.run(lambda connection: callflows.save(connection, change, origin))
         self.tell()
         return change
+
+    async def _taken(self, connection: Connection, change: Change, rules: TargetRules, origin: Origin) -> Change:
+        """The change, with a number that is new to the account taken up, and held where the rules hold it.
+
+        Raises:
+            TargetRefused: The account took up too many already.
+        """
+        number = changing.number_of(change)
+        async with connection.transaction():
+            past = await self.policing.past(connection, change.device.owner_id, rules)
+            outcome = past.take(number)
+            if isinstance(outcome, Refusal):
+                raise TargetRefused(outcome)
+            await past.keep(connection)
+            if outcome:
+                alert = Alert(change.device.device.id, number, HELD, outcome)
+                await taken_numbers.tell(connection, [alert], origin)
+        return changing.held(change, outcome) if outcome else change
 
     async def get(self, claim: Claim, device_id: int, sender: Sender) -> DeviceCallFlow:
         """What a device does in each state; one statement.

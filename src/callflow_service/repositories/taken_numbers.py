@@ -1,0 +1,72 @@
+"""The numbers that an account's devices forward to and have forwarded to, and what was refused or held."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from asyncpg import Connection
+
+from callflow_service.domain.history import Origin
+from callflow_service.domain.targets import TakenNumber
+
+_ONE_AT_A_TIME: Final = "SELECT pg_advisory_xact_lock(hashtextextended('callflow numbers of ' || $1::bigint, 0))"
+_TAKEN: Final = "SELECT number, country, since FROM taken_number WHERE account_id = $1"
+_IN_FLOWS: Final = """
+SELECT flow.target_number FROM device JOIN callflow AS flow ON flow.device_id = device.id
+WHERE device.owner_id = $1 AND flow.target_number IS NOT NULL
+UNION
+SELECT named.target_number FROM device JOIN callflow_reference AS named ON named.device_id = device.id
+WHERE device.owner_id = $1 AND named.target_number IS NOT NULL"""
+_ADD: Final = """
+INSERT INTO taken_number (account_id, number, country, since) SELECT $1, * FROM unnest($2::text[], $3::text[],
+    $4::timestamptz[]) ON CONFLICT DO NOTHING"""
+# What a client tries again and again is one line, or it could fill a disk.
+_TELL: Final = """
+WITH again AS (
+    UPDATE target_alert SET last_at = clock_timestamp(), times = times + 1, held_until = $4
+    WHERE id = (
+        SELECT id FROM target_alert WHERE device_id = $1 AND number = $2 AND reason = $3 AND account_id = $5
+        AND face = $6 AND last_at > clock_timestamp() - interval '1 hour' ORDER BY id DESC LIMIT 1)
+    RETURNING id
+)
+INSERT INTO target_alert (device_id, number, reason, held_until, account_id, face, address)
+SELECT $1, $2, $3, $4, $5, $6, $7 WHERE NOT EXISTS (SELECT FROM again)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """A forward of a device that was refused, or held until a time, for its number."""
+
+    device_id: int
+    number: str
+    reason: str
+    held_until: datetime | None = None
+
+
+async def taken_alone(connection: Connection, account_id: int) -> tuple[list[TakenNumber], list[str]]:
+    """What is known to be taken, and the numbers that stand in flows; later ones wait until this transaction ends."""
+    await connection.execute(_ONE_AT_A_TIME, account_id)
+    taken = [TakenNumber(*row) for row in await connection.fetch(_TAKEN, account_id)]
+    return taken, [number for (number,) in await connection.fetch(_IN_FLOWS, account_id)]
+
+
+async def add(connection: Connection, account_id: int, numbers: Sequence[TakenNumber]) -> None:
+    """Keep numbers that are new to an account."""
+    columns = zip(*((each.number, each.country, each.since) for each in numbers), strict=True)
+    await connection.execute(_ADD, account_id, *map(list, columns))
+
+
+async def tell(connection: Connection, alerts: Sequence[Alert], origin: Origin) -> None:
+    """Keep alerts, for operators to see."""
+    for alert in alerts:
+        await connection.execute(
+            _TELL,
+            alert.device_id,
+            alert.number,
+            alert.reason,
+            alert.held_until,
+            origin.account_id,
+            origin.face,
+            origin.sender.address,
+        )
