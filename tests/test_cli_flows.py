@@ -74,6 +74,23 @@ def test_a_whole_state_goes_through_as_the_api_has_it(own_url: SecretStr) -> Non
     assert run("flow", "set", "4", "busy", "--json-file", "/nowhere", url=own_url).returncode == 1
 
 
+def test_the_rules_of_a_state_stay_where_only_the_rest_is_set(own_url: SecretStr) -> None:
+    rule = {"name": "strangers", "if": {"caller": "anonymous"}, "do": {"action": "end", "cause": 603}}
+    state = {"rules": [rule], "otherwise": {"action": "empty"}}
+    setting = ("flow", "set", "4", "busy")
+    assert run(*setting, "--json-file", "-", url=own_url, stdin=json.dumps(state)).returncode == 0
+    assert run(*setting, "voicemail", url=own_url).stdout == (
+        "IAX2/1002, device 4 of user1\n"
+        "├── before the call nothing is set\n"
+        "├── no answer       nothing is set\n"
+        "├── busy\n"
+        "│   ├── strangers: if the caller is anonymous\n"
+        "│   │   └── → the call ends with 603\n"
+        "│   └── otherwise: → voicemail\n"
+        "└── failed          nothing is set\n"
+    )
+
+
 def test_a_ring_is_refused_or_warned_of(own_url: SecretStr) -> None:
     assert run("flow", "set", "4", "no_answer", "forward", "--to-device", "5", url=own_url).returncode == 0
     warned = run("flow", "set", "5", "busy", "forward", "--to-device", "4", url=own_url)

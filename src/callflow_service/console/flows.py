@@ -68,7 +68,7 @@ def set_(  # noqa: PLR0913, PLR0917 - the options
     as_json: AsJson = False,  # noqa: FBT002 - as Typer has it
     account: Account = None,
 ) -> None:
-    """Set where a device's call flow leads in one state."""
+    """Set where a device's call flow leads in one state; its rules stay, unless --json-file has others."""
     if (leads is None) == (json_file is None):
         raise typer.BadParameter("say where it leads, or give --json-file, and not both", param_hint="LEADS")
     more = {"--to-device": to_device, "--to-number": to_number, "--ring-seconds": ring_seconds}
@@ -84,7 +84,9 @@ def set_(  # noqa: PLR0913, PLR0917 - the options
         body = whole
         if leads is not None:
             to = await _to(api, to_device, to_number)
-            body = {"otherwise": _action(leads, to, ring_seconds, shows)}
+            # As MOR's calls do it: what the rules decide, they go on to decide.
+            rules = (await api.get(f"/v1/devices/{key}/callflow/{state}"))["rules"]
+            body = {"rules": rules, "otherwise": _action(leads, to, ring_seconds, shows)}
         saved = await api.send("PUT", f"/v1/devices/{key}/callflow/{state}", body)
         return saved, await api.get(f"/v1/devices/{key}/callflow")
 
