@@ -147,6 +147,25 @@ def in_order_of_coming(taken: list[Received]) -> dict[int, list[int]]:
     return found
 
 
+async def test_a_service_that_ends_hears_what_it_is_answered_first(cluster: Cluster, tmp_path: Path) -> None:
+    async with (
+        supervised(cluster.url, tmp_path / "log", **SETTINGS) as service,
+        receiving() as receiver,
+        admin_of(service, cluster) as client,
+    ):
+        receiver.delay_seconds = 0.7
+        webhook = await add(client, receiver.url)
+        assert (await client.post(f"/v1/webhooks/{webhook}/test")).status_code == 202
+        await receiver.until(1)
+        await service.end()
+        await until(lambda: all_is_told(cluster))
+        await service.until_started(2)
+        assert await fetch_value(cluster, "SELECT attempts FROM webhook_delivery") == 1
+        assert await fetch_value(cluster, "SELECT holder IS NULL FROM webhook_progress")
+        assert len(receiver.received) == 1
+        assert service.defects() == []
+
+
 async def test_ten_thousand_messages_that_wait_hold_up_nothing(
     cluster: Cluster, figure: "Figure", tmp_path: Path
 ) -> None:

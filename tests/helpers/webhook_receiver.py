@@ -41,6 +41,7 @@ class Receiver:
     def __init__(self) -> None:
         self.received: list[Received] = []
         self.answer: Callable[[Received], int | bytes | None] = lambda _: 200
+        self.delay_seconds = 0.0
         self.port = 0
         self.connections = 0
 
@@ -65,6 +66,7 @@ class Receiver:
                 received = Received(first, headers, body)
                 self.received.append(received)
                 answer = self.answer(received)
+                await asyncio.sleep(self.delay_seconds)
                 if answer is None:
                     await asyncio.sleep(3600)
                 if isinstance(answer, int):

@@ -120,7 +120,9 @@ class _CheckedAddresses(httpx.AsyncBaseTransport):
             self._transport = httpx.AsyncHTTPTransport(verify=verify, trust_env=False)
         host = request.url.raw_host.decode("ascii")
         if host not in self._found or (self._found[host].done() and self._found[host].exception()):
-            self._found[host] = asyncio.create_task(self._addresses(host))
+            self._found[host] = looking = asyncio.create_task(self._addresses(host))
+            # Where nobody waits for it any more, nobody is to hear of its failure.
+            looking.add_done_callback(lambda done: done.cancelled() or done.exception())
         *others, last = await asyncio.shield(self._found[host])
         for address in others:
             try:

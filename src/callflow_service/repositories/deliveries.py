@@ -51,15 +51,14 @@ UPDATE webhook_progress AS progress
 SET holder = :holder, held_until = clock_timestamp() + make_interval(secs => :seconds)
 FROM found WHERE progress.webhook_id = found.webhook_id
 RETURNING progress.webhook_id""")  # noqa: S608 - ours
-_NEXT_DUE: Final = text("""
+_NEXT_DUE: Final = text(f"""
 SELECT extract(epoch FROM min(greatest(due.at, progress.rests_until, progress.held_until)) - clock_timestamp())::float8
-FROM webhook_progress AS progress
-JOIN webhook ON webhook.id = progress.webhook_id AND webhook.enabled
+{_OF_WHOM}
 CROSS JOIN LATERAL (
     SELECT min(delivery.due_at) AS at FROM webhook_delivery AS delivery
     WHERE delivery.webhook_id = progress.webhook_id AND delivery.due_at IS NOT NULL
 ) AS due
-WHERE due.at IS NOT NULL""")
+WHERE due.at IS NOT NULL AND {_IS_SERVED}""")  # noqa: S608 - ours
 _HOLD: Final = text(f"""
 UPDATE webhook_progress AS held SET held_until = clock_timestamp() + make_interval(secs => :seconds)
 FROM (
