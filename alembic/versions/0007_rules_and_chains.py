@@ -115,13 +115,35 @@ def upgrade() -> None:
     _add_what_conditions_stand_on()
     _add_what_watches_targets()
     _add_rules_and_chains()
+    _add_guard_of_targets()
 
 
 def downgrade() -> None:
+    _drop_guard_of_targets()
     _drop_rules_and_chains()
     op.drop_table("target_alert")
     op.drop_table("taken_number")
     _drop_what_conditions_stand_on()
+
+
+def _add_guard_of_targets() -> None:
+    op.create_table(
+        "account_lock",
+        sa.Column("account_id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("locked_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["account_id"], ["account.id"], name=op.f("fk_account_lock_account_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("account_id", name=op.f("pk_account_lock")),
+    )
+    op.execute(
+        "CREATE TRIGGER history AFTER INSERT OR UPDATE OR DELETE ON account_lock "
+        "FOR EACH ROW EXECUTE FUNCTION callflow_history_row('account_lock', 'account_id')"
+    )
+
+
+def _drop_guard_of_targets() -> None:
+    op.drop_table("account_lock")
 
 
 def _add_rules_and_chains() -> None:

@@ -69,6 +69,18 @@ class AccountRow(SQLModel, table=True):
     targets: dict[str, Any] | None = Field(default=None, sa_column=Column(JSONB(none_as_null=True)))
 
 
+class AccountLockRow(SQLModel, table=True):
+    """An account whose devices, and those of the accounts below it, forward to no number."""
+
+    __tablename__: ClassVar[str] = "account_lock"
+    __table_args__ = (ForeignKeyConstraint(["account_id"], ["account.id"], ondelete="CASCADE"),)
+
+    account_id: int = Field(sa_type=BigInteger, primary_key=True, sa_column_kwargs={"autoincrement": False})
+    locked_at: datetime = Field(
+        sa_column=Column(DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp())
+    )
+
+
 class DeviceRow(SQLModel, table=True):
     """What rings: a phone, a trunk line, a FAX device."""
 

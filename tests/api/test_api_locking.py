@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from api_answers import MakeToken, problem
+from own_demo import OwnDemo
 
 NUMBER = {"to": {"number": "+37061234567"}}
 FORWARD = {"action": "forward", "steps": [NUMBER]}
@@ -46,11 +47,14 @@ async def test_a_locked_account_and_those_below_lead_to_no_number(
 
 
 async def test_locked_twice_it_is_emptied_again_and_what_was_there_first_comes_back(
-    house: httpx.AsyncClient, admin: dict[str, str]
+    house: httpx.AsyncClient, admin: dict[str, str], demo: OwnDemo
 ) -> None:
     await put(house, admin, 200, "busy", FORWARD)
     await house.post("/v1/accounts/21/lock", headers=admin)
-    await put(house, admin, 200, "busy", {"action": "forward", "steps": [{"to": {"number": "+37069999999"}}]})
+    await demo.database.execute(
+        "UPDATE callflow SET action = 'forward', target_number = '+37069999999', caller_id = 'device' "
+        "WHERE device_id = 200 AND state = 'busy'"
+    )
     assert (await house.post("/v1/accounts/21/lock", headers=admin)).json()["changed"] == 1
     assert (await house.post("/v1/accounts/21/lock", headers=admin)).json()["changed"] == 0
     assert (await house.post("/v1/accounts/21/unlock", headers=admin)).json()["restored"] == 1
@@ -109,3 +113,53 @@ async def test_those_above_lock_an_account(  # noqa: PLR0917 - a table
 
 async def test_a_lock_takes_no_body(house: httpx.AsyncClient, admin: dict[str, str]) -> None:
     assert problem(await house.post("/v1/accounts/10/lock", headers=admin, json={})) == (422, "invalid")
+
+
+@pytest.mark.parametrize("account", [21, 10, 1])
+async def test_nothing_of_a_locked_account_or_below_one_forwards_to_a_number(
+    house: httpx.AsyncClient, admin: dict[str, str], make_token: MakeToken, demo: OwnDemo, account: int
+) -> None:
+    await put(house, admin, 200, "busy", FORWARD)
+    set_before = (await house.get("/v1/devices/200/callflow/history", headers=admin)).json()["items"][0]["id"]
+    await house.post(f"/v1/accounts/{account}/lock", headers=admin)
+    user = {"Authorization": f"Bearer {await make_token(21)}"}
+    path = "/v1/devices/200/callflow/busy"
+    for headers in (user, admin):
+        response = await house.put(path, headers=headers, json={"otherwise": FORWARD})
+        assert problem(response) == (422, "target-refused")
+        assert response.json()["reason"] == "locked"
+    rules = [{"name": "all", "do": FORWARD}]
+    response = await house.put(path, headers=user, json={"rules": rules, "otherwise": {"action": "empty"}})
+    assert problem(response) == (422, "target-refused")
+    emptied = (await house.get("/v1/devices/200/callflow/history", headers=admin)).json()["items"][0]["id"]
+    assert emptied > set_before
+    response = await house.post(f"/v1/history/{emptied}/undo", headers=admin)
+    assert problem(response) == (422, "target-refused")
+    await put(house, user, 200, "busy", TO_A_DEVICE)
+    assert await demo.database.fetchval("SELECT count(*) FROM callflow WHERE target_number IS NOT NULL") == 0
+    response = await house.post(f"/v1/accounts/{account}/unlock", headers=admin)
+    assert response.status_code == 200
+    await put(house, user, 200, "busy", FORWARD)
+
+
+async def test_a_forward_that_came_past_the_lock_takes_no_call(
+    house: httpx.AsyncClient, admin: dict[str, str], demo: OwnDemo
+) -> None:
+    await house.post("/v1/accounts/21/lock", headers=admin)
+    await demo.database.execute(
+        "INSERT INTO callflow (device_id, state, priority, action, target_number, caller_id) "
+        "VALUES (200, 'before_call', 1, 'forward', '+37061234567', 'device')"
+    )
+    response = await house.post("/v1/devices/200/route", headers=admin, json={})
+    assert response.status_code == 200, response.text
+    told = response.json()
+    assert [leg["rings"] for leg in told["legs"]] == [{"device": 200, "label": told["device"]["label"]}]
+    assert "refused: the account is locked: its devices forward to no number" in str(told)
+
+
+async def test_a_lock_and_its_end_stand_in_the_history(house: httpx.AsyncClient, admin: dict[str, str]) -> None:
+    await house.post("/v1/accounts/21/lock", headers=admin)
+    await house.post("/v1/accounts/21/unlock", headers=admin)
+    items = (await house.get("/v1/history", headers=admin)).json()["items"]
+    kinds = [(each["kind"], each["resource"], each["before"] is None, each["after"] is None) for each in items]
+    assert kinds == [("account_lock", "21", False, True), ("account_lock", "21", True, False)]

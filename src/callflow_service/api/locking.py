@@ -1,4 +1,4 @@
-"""Lock an account: empty all forwards to numbers of it and of those below it, and put them back."""
+"""Lock an account: no device of it or below it forwards to a number; and open it again."""
 
 from typing import Annotated
 
@@ -14,7 +14,7 @@ from callflow_service.api.problems import Problem
 from callflow_service.api.profiles import Withdrawn, put_back, refuse_body, rings
 from callflow_service.api.shapes import Id, as_json
 from callflow_service.domain.access import may_change
-from callflow_service.repositories import many, resources
+from callflow_service.repositories import locks, many, resources
 from callflow_service.repositories.many import Holder
 from callflow_service.storage.transactions import driver
 from callflow_service.tables import AccountRow
@@ -35,7 +35,8 @@ async def lock_account(
 ) -> Response:
     """Empty every state of the account's devices, and of those below it, that leads to a number, and remember them.
 
-    Locked once more, what has come to lead to a number since is emptied too; remembered is what was there first.
+    Until it is unlocked no forward to a number is set for them, and none acts. Locked once more, what leads to a number
+    all the same is emptied too; remembered is what was there first.
     """
     await refuse_body(request)
     async with house.changing(request, caller, house.bulk) as session:
@@ -44,9 +45,11 @@ async def lock_account(
         await _check_above(session, caller, account_id)
         await _choose_below(session, caller, account_id)
         holder = Holder("lock", account_id)
+        # Alone from the start: who comes later finds the lock, who came before has left what is emptied.
+        await many.alone(connection)
+        await locks.lock(connection, account_id)
         await many.stage_without_numbers(connection)
         entries = await many.tell(connection, caller.origin, holder)
-        await many.alone(connection)
         await written(connection, caller.origin, entries, holder)
         result = await told(connection, 0)
     return as_json({"changed": result["changed"], "changes": result["changes"]})
@@ -69,6 +72,7 @@ async def unlock_account(
         entries = await many.tell(connection, caller.origin)
         await many.alone(connection)
         result = await put_back(connection, caller, entries, holder)
+        await locks.unlock(connection, account_id)
     return as_json(result)
 
 

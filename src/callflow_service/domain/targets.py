@@ -90,11 +90,13 @@ class TargetRules:
         country: Where the account dials, None where that is not known.
         policies: Of the account, its owner, and so on up to an admin; None for each that has none.
         patterns: What numbers must fit, each of them.
+        is_locked: Whether the account or one of those is locked.
     """
 
     country: str | None = None
     policies: tuple[Targets | None, ...] = ()
     patterns: tuple[str, ...] = ()
+    is_locked: bool = False
 
 
 NO_TARGET_RULES: Final = TargetRules()
@@ -119,6 +121,7 @@ class TakenNumber:
 class Refusal(StrEnum):
     """Why a number is no target; the value is what the API calls it."""
 
+    LOCKED = "locked"
     EMERGENCY = "emergency"
     PREMIUM_RATE = "premium-rate"
     SHARED_COST = "shared-cost"
@@ -136,6 +139,7 @@ class Refusal(StrEnum):
 
 
 _SENTENCES: Final = {
+    Refusal.LOCKED: "the account is locked: its devices forward to no number",
     Refusal.EMERGENCY: "an emergency number is never forwarded to",
     Refusal.PREMIUM_RATE: "a premium-rate number is not forwarded to unless the policy allows it",
     Refusal.SHARED_COST: "a shared-cost number is not forwarded to unless the policy allows it",
@@ -177,6 +181,8 @@ def refusal(number: NumberRead, policies: Sequence[Targets | None]) -> Refusal |
 
 def refusal_of(numbering: Numbering, country: str | None, rules: TargetRules, number: str) -> Refusal | None:
     """The same for a number as it was typed, under an account's rules; `country` where the account has none."""
+    if rules.is_locked:
+        return Refusal.LOCKED
     if not fits_all(number, rules.patterns):
         return Refusal.NO_FIT
     return refusal(numbering(number, rules.country or country), rules.policies)

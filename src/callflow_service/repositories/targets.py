@@ -16,7 +16,8 @@ def target_rules_of(owner: str) -> str:
         'patterns', jsonb_build_array({owner}.number_pattern, above.number_pattern, top.number_pattern),
         'targets', CASE WHEN {owner}.owner_id IS NULL THEN jsonb_build_array({owner}.targets)
             WHEN above.owner_id IS NULL THEN jsonb_build_array({owner}.targets, above.targets)
-            ELSE jsonb_build_array({owner}.targets, above.targets, top.targets) END)::text
+            ELSE jsonb_build_array({owner}.targets, above.targets, top.targets) END,
+        'locked', EXISTS (SELECT FROM account_lock WHERE account_id IN ({owner}.id, above.id, top.id)))::text
     FROM (VALUES (1)) AS one LEFT JOIN account AS above ON above.id = {owner}.owner_id
     LEFT JOIN account AS top ON top.id = above.owner_id)"""  # noqa: S608 - an alias of ours
 
@@ -30,6 +31,7 @@ def read_target_rules(text: str) -> TargetRules:
         stored["country"],
         tuple(_read_targets(each) if each else None for each in stored["targets"]),
         tuple(pattern for pattern in stored["patterns"] if pattern),
+        stored["locked"],
     )
 
 
