@@ -7,17 +7,18 @@ import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import asyncpg
 import httpx
 import pytest
 import pytest_asyncio
 from listener import Listener
-from programs import ServiceProcess, SetFlow, StartTelephony, Telephony, start_kamailio
+from programs import Api, ServiceProcess, SetFlow, StartTelephony, Telephony, start_kamailio
 from pydantic import SecretStr
 from telephones import HERE, FarEnd, until
 
+from callflow_service.domain.tokens import new_token, token_hash
 from callflow_service.settings import driver_url
 from callflow_service.world.loading import DEMO_FILE, load_world
 from encryption import KEY, KEYS
@@ -132,6 +133,30 @@ def set_flow(calls_service: httpx.AsyncClient) -> SetFlow:
         values = {"u": "admin", "device_id": str(DEVICES[device]), "callflow_action": action, "state": state, **more}
         response = await calls_service.post(UPDATE, data=signed(values))
         assert "<status>Callflow was successfully updated</status>" in response.text
+
+    return change
+
+
+@pytest_asyncio.fixture
+async def api(calls_service: httpx.AsyncClient, calls_url: SecretStr) -> Api:
+    """Change anything by the JSON API, as an admin, and return the answer."""
+    token = new_token()
+    url = driver_url(calls_url).set(drivername="postgresql")
+    connection = await asyncpg.connect(url.render_as_string(hide_password=False))
+    try:
+        await connection.execute(
+            "INSERT INTO token (account_id, name, scope, token_hash) VALUES (1, 'calls', 'write', $1)",
+            token_hash(token),
+        )
+    finally:
+        await connection.close()
+
+    async def change(method: str, path: str, body: Any = None) -> Any:
+        response = await calls_service.request(
+            method, f"/v1/{path}", json=body, headers={"Authorization": f"Bearer {token}"}
+        )
+        assert response.status_code in {200, 201, 204}, response.text
+        return response.json() if response.content else None
 
     return change
 

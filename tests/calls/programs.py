@@ -46,6 +46,7 @@ class Telephony:
 
 StartTelephony = Callable[..., Awaitable[Telephony]]
 SetFlow = Callable[..., Awaitable[None]]
+Api = Callable[..., Awaitable[Any]]
 
 
 def free_port() -> int:

@@ -203,6 +203,19 @@ def test_asterisk_forgets_the_causes_of_earlier_legs_and_ends_with_that_of_the_l
     ]
 
 
+def test_asterisk_ends_a_call_with_the_cause_of_the_answer() -> None:
+    _, _, end = code("asterisk/extensions.conf", ";").partition("exten => do_end,1,")
+
+    # 21 becomes 403: chan_pjsip has no cause that becomes 603.
+    assert end.splitlines()[:5] == [
+        'ExecIf($["${HASH(cf,cause)}" = "486"]?Hangup(17))',
+        ' same => n,ExecIf($["${HASH(cf,cause)}" = "480"]?Hangup(19))',
+        ' same => n,ExecIf($["${HASH(cf,cause)}" = "603"]?Hangup(21))',
+        ' same => n,ExecIf($["${HASH(cf,cause)}" = "404"]?Hangup(1))',
+        " same => n,Hangup(34)",
+    ]
+
+
 def test_asterisk_sends_what_the_original_invite_said() -> None:
     text = code("asterisk/extensions.conf", ";")
 
@@ -394,6 +407,10 @@ def test_opensips_goes_on_after_a_6xx_and_ends_with_the_cause_of_the_last_leg() 
         ("", "", ""),
         ("", "no_answer", ""),
         ("", "", "480"),
+        ("603", "", ""),
+        ("", "", "603"),
+        ("404", "", ""),
+        ("", "", "404"),
         ("", "", "503"),
     ]
 

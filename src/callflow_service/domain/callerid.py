@@ -99,6 +99,11 @@ class Caller:
         """Whether the leg must not show the number."""
         return self.privacy in {Privacy.NUMBER, Privacy.FULL}
 
+    @property
+    def is_anonymous(self) -> bool:
+        """Whether the caller shows no number: withheld, missing, or `anonymous` in its place (RFC 3323)."""
+        return self.is_number_withheld or self.number.lower() in {"", "anonymous"}
+
 
 def clean_number(text: str) -> str:
     """`text` if it is an optional `+` and 1 to 32 of `0-9 * #`, else nothing."""

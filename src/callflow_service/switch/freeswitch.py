@@ -65,7 +65,14 @@ _REJECTED: Final = frozenset({"CALL_REJECTED", "UNWANTED"})
 # These share a cause with 603 and 408.
 _FAILED_STATUSES: Final = frozenset({"sip:401", "sip:402", "sip:407", "sip:608", "sip:504"})
 _OVER: Final = frozenset({"SUCCESS", "PICKED_OFF", "ATTENDED_TRANSFER", "BLIND_TRANSFER"})
-_HANGUP_CAUSES: Final = {486: "USER_BUSY", 480: "NO_ANSWER", 503: "NORMAL_TEMPORARY_FAILURE"}
+# mod_sofia makes of each the SIP status that it stands beside.
+_HANGUP_CAUSES: Final = {
+    486: "USER_BUSY",
+    480: "NO_ANSWER",
+    603: "CALL_REJECTED",
+    404: "UNALLOCATED_NUMBER",
+    503: "NORMAL_TEMPORARY_FAILURE",
+}
 
 _TRACES: Final = "last_bridge_proto_specific_hangup_cause sip_reason"
 """What a leg leaves on the caller's channel that FreeSWITCH would send to the caller in place of our cause."""

@@ -83,7 +83,7 @@ class Calls:
             called=asked.called,
             technologies=self.technologies,
             caller_number=number,
-            caller_entries=[*candidates(number), *([ANONYMOUS] if asked.caller.is_number_withheld else ())],
+            caller_entries=[*candidates(number), *([ANONYMOUS] if asked.caller.is_anonymous else ())],
             is_open=lambda schedule: self.is_open(schedule, at),
         )
         found = await lookups.find(connection, named, asking)

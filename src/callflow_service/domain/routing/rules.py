@@ -67,7 +67,7 @@ def _wrong_caller(wanted: InList | CallerIs, call: Call, device_id: int) -> str 
                 return None
             return f"the caller is {'not ' if is_in else ''}in list {list_id}"
         case CallerIs.ANONYMOUS:
-            return None if call.caller.is_number_withheld or not call.caller.number else "the caller shows a number"
+            return None if call.caller.is_anonymous else "the caller shows a number"
         case CallerIs.INTERNAL:
             return None if device_id in call.circumstances.internal_for else "the caller is external"
         case CallerIs.EXTERNAL:
