@@ -113,8 +113,9 @@ async def test_after_the_last_step_the_voicemail_of_another_device_takes_the_cal
     assert rung(telephony) == [("phone", "support"), ("voicemail", "sales")]
 
 
+@pytest.mark.usefixtures("no_flows")
 async def test_voicemail_of_another_device_takes_a_call_that_nobody_was_rung_for(
-    start_telephony: StartTelephony, calls_url_of_service: str, no_flows: None, api: Api
+    start_telephony: StartTelephony, calls_url_of_service: str, api: Api
 ) -> None:
     telephony = await start_telephony(calls_url_of_service, username="bare")
     await put(api, RECEPTION, "before_call", VOICEMAIL | {"of": {"device": WORKSHOP}})
@@ -187,10 +188,7 @@ async def test_each_step_shows_its_own_caller_id_and_one_diversion_by_the_device
             to,
             caller,
             (f"<sip:{by}@sip.example.org>;reason=user-busy;counter=1;privacy=off",),
-            (
-                f"<sip:{by}@sip.example.org?Privacy=none>;index=1, "
-                f"<sip:{to}@sip.example.org;cause=486>;index=1.1;mp=1",
-            ),
+            (f"<sip:{by}@sip.example.org?Privacy=none>;index=1, <sip:{to}@sip.example.org;cause=486>;index=1.1;mp=1",),
         )
 
     assert telephony.far_end.legs == [
@@ -312,11 +310,11 @@ async def test_a_call_stays_in_the_rule_that_it_is_in_though_that_is_switched_of
     assert await call_ends(telephony) == 603
 
 
-async def test_a_call_rings_no_more_often_than_the_limit_lets_it(  # noqa: PLR0917 - what it takes
+@pytest.mark.usefixtures("no_flows")
+async def test_a_call_rings_no_more_often_than_the_limit_lets_it(
     start_service: StartService,
     calls_url: SecretStr,
     start_telephony: StartTelephony,
-    no_flows: None,
     api: Api,
 ) -> None:
     service = await start_service(calls_url, switch_timeout_ms=900, max_legs=3)
@@ -324,6 +322,7 @@ async def test_a_call_rings_no_more_often_than_the_limit_lets_it(  # noqa: PLR09
     steps = chain(step(SALES), step(SUPPORT), step(WORKSHOP), step("37069999999"), then=VOICEMAIL)
     await put(api, RECEPTION, "busy", steps)
     telephony.far_end.reactions |= dict.fromkeys(("reception", "sales", "support", "workshop"), Reaction.BUSY)
+    telephony.far_end.reactions["voicemail"] = Reaction.ANSWERS
 
     assert await call_ends(telephony) == 200
     assert rung(telephony) == [
