@@ -57,6 +57,8 @@ INSERT INTO switch_user (username, password_hash, domain, trust_headers, dial)
 VALUES ('{STRANGER}', '{MARK}', '{MARK}', false, '{{}}');
 INSERT INTO callflow (device_id, state, priority, action, target_number, caller_id, caller_id_text)
 VALUES ({FOREIGN}, 'busy', 1, 'forward', '+37069999999', 'custom', '{MARK}');
+INSERT INTO target_alert (device_id, number, reason, account_id, face)
+VALUES ({FOREIGN}, '{MARK}', 'emergency', {FOREIGN}, 'json');
 INSERT INTO token (id, account_id, name, scope, token_hash) OVERRIDING SYSTEM VALUE
 VALUES ({FOREIGN}, {FOREIGN}, '{MARK}', 'write', '{MARK}');
 INSERT INTO callflow_history (id, account_id, face, request_id, device_id, state, priority, before, after)
