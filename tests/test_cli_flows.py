@@ -48,7 +48,7 @@ def test_a_flow_is_set_drawn_listed_and_taken_back(own_url: SecretStr) -> None:
 
 
 def test_an_undo_that_would_lose_something_newer_is_told_of_and_can_be_forced(own_url: SecretStr) -> None:
-    for leads in (("voicemail",), ("forward", "--to-number", "112")):
+    for leads in (("voicemail",), ("forward", "--to-number", "+37061234567")):
         assert run("flow", "set", "4", "busy", *leads, url=own_url).returncode == 0
     later, first = changes(own_url)
     refused = run("flow", "undo", first, url=own_url)
