@@ -6,6 +6,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qsl
 
 import asyncpg
@@ -75,6 +76,7 @@ KNOWN_APPLICATIONS = {
 
 Actions = list[tuple[str, str]]
 StartService = Callable[..., Awaitable[httpx.AsyncClient]]
+Api = Callable[..., Awaitable[Any]]
 
 
 def answered(action: str, **values: str) -> dict[str, str]:

@@ -10,9 +10,10 @@ import pytest
 import pytest_asyncio
 from pydantic import SecretStr
 
+from callflow_service.domain.tokens import new_token, token_hash
 from callflow_service.world.loading import DEMO_FILE, load_world
 from encryption import KEYS
-from switch_questions import Flows, StartService, add_switch, connect
+from switch_questions import Api, Flows, StartService, add_switch, connect
 
 NO_HURRY = 20_000
 """A time limit, in milliseconds, that even a busy machine keeps; the limit itself is tested apart."""
@@ -93,3 +94,21 @@ async def flows(switch_database: asyncpg.Connection) -> Flows:
     """Sets call flows; none is set yet."""
     await switch_database.execute("DELETE FROM callflow")
     return Flows(switch_database)
+
+
+@pytest_asyncio.fixture
+async def api(service: httpx.AsyncClient, switch_database: asyncpg.Connection, flows: Flows) -> Api:  # noqa: ARG001 - sets the stage
+    """Change anything by the JSON API, as an admin, and return the answer; no flow is set yet."""
+    token = new_token()
+    await switch_database.execute(
+        "INSERT INTO token (account_id, name, scope, token_hash) VALUES (1, 'switches', 'write', $1)",
+        token_hash(token),
+    )
+
+    async def change(method: str, path: str, body: Any = None) -> Any:
+        headers = {"Authorization": f"Bearer {token}"}
+        response = await service.request(method, f"/v1/{path}", json=body, headers=headers)
+        assert response.is_success, response.text
+        return response.json()
+
+    return change
