@@ -108,6 +108,15 @@ BEGIN
     RETURN NULL;
 END
 $$"""
+# A worker of the former release sets the columns alone, and knows of no chain behind them.
+_SHOWN = ("action", "target_device_id", "target_number", "caller_id", "caller_id_did_id", "caller_id_text")
+_FORMER = """
+CREATE FUNCTION callflow_shown_alone() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.otherwise := NULL;
+    RETURN NEW;
+END
+$$"""
 _NAMED_BY_FLOWS = ("target_device_id", "did_id", "schedule_id", "caller_list_id")
 
 
@@ -188,6 +197,13 @@ def _add_rules_and_chains() -> None:
             [column],
             postgresql_where=sa.text(f"{column} IS NOT NULL"),
         )
+    op.execute(_FORMER)
+    changed = " OR ".join(f"OLD.{column} IS DISTINCT FROM NEW.{column}" for column in _SHOWN)
+    op.execute(
+        "CREATE TRIGGER shown_alone BEFORE UPDATE ON callflow FOR EACH ROW WHEN (NEW.otherwise IS NOT NULL "
+        f"AND OLD.otherwise IS NOT DISTINCT FROM NEW.otherwise AND ({changed})) "
+        "EXECUTE FUNCTION callflow_shown_alone()"
+    )
     op.execute(_REFERENCES)
     op.execute(
         "CREATE TRIGGER refers AFTER INSERT ON callflow FOR EACH ROW "
@@ -208,9 +224,10 @@ def _add_rules_and_chains() -> None:
 
 
 def _drop_rules_and_chains() -> None:
-    for trigger in ("refers", "refers_anew", "refers_no_more", "refers_to_nothing"):
+    for trigger in ("shown_alone", "refers", "refers_anew", "refers_no_more", "refers_to_nothing"):
         op.execute(f"DROP TRIGGER {trigger} ON callflow")
     op.execute("DROP FUNCTION callflow_references")
+    op.execute("DROP FUNCTION callflow_shown_alone")
     op.drop_table("callflow_reference")
     for column in ("rules", "otherwise"):
         op.drop_column("callflow", column)

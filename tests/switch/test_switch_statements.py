@@ -105,7 +105,7 @@ def many_url(create_database: Callable[..., SecretStr], migrated_url: SecretStr)
 
 @pytest_asyncio.fixture(scope="module", params=[2_000, 5_000, 100_000])
 async def many(request: pytest.FixtureRequest, many_url: SecretStr) -> AsyncIterator[asyncpg.Connection]:
-    """A connection as the service has them, to a database of so many devices, each with a DID, two forwards and what rules name."""
+    """A connection as the service has them, to a database of so many devices, each with a DID, forwards and rules."""
     connection = await connect(many_url)
     await connection.execute("TRUNCATE account CASCADE;" + MANY.replace("100000", str(request.param)))
     for name, value in PLANNING.items():
