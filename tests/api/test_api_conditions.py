@@ -151,6 +151,23 @@ async def test_an_account_that_owns_a_schedule_is_in_use(house: httpx.AsyncClien
     assert {"kind": "caller_list", "id": 1} in response.json()["used_by"]
 
 
+@BOTH
+async def test_what_a_call_flow_names_is_in_use(house: httpx.AsyncClient, admin: dict[str, str], name: str) -> None:
+    await added(house, admin, name)
+    condition = {"schedules": {"not_schedule": 1}, "caller_lists": {"caller": {"list": 1}}}[name]
+    rule = {"name": "after hours", "if": condition, "do": {"action": "voicemail"}}
+    flow = {"rules": [rule], "otherwise": {"action": "empty"}}
+    assert (await house.put("/v1/devices/4/callflow/busy", headers=admin, json=flow)).status_code == 200
+    response = await house.delete(f"/v1/{name}/1", headers=admin)
+    assert problem(response) == (409, "in-use")
+    assert response.json()["used_by"] == [{"kind": "callflow", "id": 4, "state": "busy"}]
+    response = await house.patch(f"/v1/{name}/1", headers=admin, json={"owner": "user2"})
+    assert problem(response) == (409, "in-use")
+    assert (await house.patch(f"/v1/{name}/1", headers=admin, json={"name": "Other"})).status_code == 200
+    assert (await house.delete("/v1/devices/4/callflow/busy", headers=admin)).status_code == 200
+    assert (await house.delete(f"/v1/{name}/1", headers=admin)).status_code == 204
+
+
 async def test_every_change_leaves_history(house: httpx.AsyncClient, admin: dict[str, str]) -> None:
     await added(house, admin, "caller_lists")
     await house.patch("/v1/caller_lists/1", headers=admin, json={"entries": ["+371*"]})

@@ -50,6 +50,18 @@ async def test_a_refused_target_is_told_of_once_an_hour_and_counted(
     assert await alerts(house, await headers_of(make_token, 20), *fields) == []
 
 
+async def test_the_feed_has_a_refused_target_once(house: httpx.AsyncClient, admin: dict[str, str]) -> None:
+    for _ in range(2):
+        assert problem(await house.put(PATH, headers=admin, json=to("+37090012345"))) == (422, "target-refused")
+    items = (await house.get("/v1/history", headers=admin)).json()["items"]
+    assert [(each["kind"], each["device"], each["before"], each["after"]) for each in items] == [
+        ("target", 200, None, {"device": 200, "number": "+37090012345", "reason": "premium-rate", "held_until": None})
+    ]
+    assert (await house.get("/v1/devices/200/callflow/history", headers=admin)).json()["items"] == []
+    response = await house.post(f"/v1/history/{items[0]['id']}/undo", headers=admin)
+    assert problem(response) == (422, "invalid")
+
+
 async def test_alerts_come_in_pages_and_by_device(house: httpx.AsyncClient, admin: dict[str, str]) -> None:
     for device, number in ((200, "112"), (200, "911"), (4, "112")):
         await house.put(f"/v1/devices/{device}/callflow/busy", headers=admin, json=to(number))

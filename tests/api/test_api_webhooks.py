@@ -305,8 +305,10 @@ async def test_every_kind_of_change_has_its_event(
     for place in added:
         assert (await service.delete(place, headers=admin)).status_code == 204
     await forward(service, admin, 5)
+    emergency = {"otherwise": {"action": "forward", "steps": [{"to": {"number": "112"}}]}}
+    assert (await service.put("/v1/devices/4/callflow/busy", json=emergency, headers=admin)).status_code == 422
     # Its own addition is the first that a webhook is told of.
-    received = await receiver.until(26)
+    received = await receiver.until(27)
     assert sorted(each.message["type"] for each in received) == sorted([*Event, Event.WEBHOOK_ADDED])
 
 
@@ -603,6 +605,19 @@ async def test_an_account_that_may_not_come_in_is_told_nothing(
     assert (await service.patch("/v1/accounts/20", json={"blocked": False}, headers=admin)).status_code == 200
     await receiver.until(2)
     assert numbers(receiver) == [1, 2]
+
+
+async def test_a_refused_target_is_told_of(
+    service: httpx.AsyncClient, admin: dict[str, str], receiver: Receiver
+) -> None:
+    await add(service, admin, receiver.url, events=["target.suspicious"])
+    flow = {"otherwise": {"action": "forward", "steps": [{"to": {"number": "+37090012345"}}]}}
+    refused = await service.put("/v1/devices/4/callflow/busy", headers=admin, json=flow)
+    assert refused.status_code == 422
+    await receiver.until(1)
+    message = json.loads(receiver.received[0].body)
+    assert message["type"] == "target.suspicious"
+    assert (message["data"]["device"], message["data"]["after"]["reason"]) == (4, "premium-rate")
 
 
 async def test_no_secret_stands_anywhere(

@@ -242,7 +242,7 @@ async def _in_one_change(request: Request, answer: Callable[[Request], Coroutine
 async def _tell(house: House, alerts: Sequence[Alert], origin: Origin) -> None:
     # The refusal is the answer, whether or not it can be told of.
     with suppress(StorageUnavailable):
-        async with house.transactions.begin() as session:
+        async with house.transactions.begin(origin) as session:
             await taken_numbers.tell(await driver(session), alerts, origin)
 
 

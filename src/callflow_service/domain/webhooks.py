@@ -19,6 +19,7 @@ class Event(StrEnum):
     """What a webhook can be told of: every event name there is."""
 
     CALLFLOW_CHANGED = "callflow.changed"
+    TARGET_SUSPICIOUS = "target.suspicious"
     ACCOUNT_ADDED = "account.added"
     ACCOUNT_CHANGED = "account.changed"
     ACCOUNT_DELETED = "account.deleted"
@@ -74,6 +75,8 @@ _IN_A_URL: Final = re.compile(r"[!-~]+")
 
 def event_of(kind: str, *, is_new: bool, is_gone: bool) -> Event | None:
     """The event that a change of the history is; None where there is no name for it, as of a newer release's change."""
+    if kind == "target":
+        return Event.TARGET_SUSPICIOUS
     name = "switch" if kind == "switch_user" else kind
     what = "added" if is_new and kind != "callflow" else "deleted" if is_gone else "changed"
     try:

@@ -21,7 +21,8 @@ WHERE device.owner_id = $1 AND named.target_number IS NOT NULL"""
 _ADD: Final = """
 INSERT INTO taken_number (account_id, number, country, since) SELECT $1, * FROM unnest($2::text[], $3::text[],
     $4::timestamptz[]) ON CONFLICT DO NOTHING"""
-# What a client tries again and again is one line, or it could fill a disk.
+# What a client tries again and again is one line, or it could fill a disk. The first time is in the history too, and so
+# in the feed of changes and told to webhooks.
 _TELL: Final = """
 WITH again AS (
     UPDATE target_alert SET last_at = clock_timestamp(), times = times + 1, held_until = $4
@@ -29,9 +30,14 @@ WITH again AS (
         SELECT id FROM target_alert WHERE device_id = $1 AND number = $2 AND reason = $3 AND account_id = $5
         AND face = $6 AND last_at > clock_timestamp() - interval '1 hour' ORDER BY id DESC LIMIT 1)
     RETURNING id
+), added AS (
+    INSERT INTO target_alert (device_id, number, reason, held_until, account_id, face, address)
+    SELECT $1, $2, $3, $4, $5, $6, $7 WHERE NOT EXISTS (SELECT FROM again)
+    RETURNING id
 )
-INSERT INTO target_alert (device_id, number, reason, held_until, account_id, face, address)
-SELECT $1, $2, $3, $4, $5, $6, $7 WHERE NOT EXISTS (SELECT FROM again)"""
+INSERT INTO callflow_history (kind, resource, device_id, account_id, face, address, request_id, after)
+SELECT 'target', id::text, $1, $5, $6, $7, $8, jsonb_build_object(
+    'device', $1::bigint, 'number', $2::text, 'reason', $3::text, 'held_until', $4::timestamptz) FROM added"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,4 +75,5 @@ async def tell(connection: Connection, alerts: Sequence[Alert], origin: Origin) 
             origin.account_id,
             origin.face,
             origin.sender.address,
+            origin.sender.request_id,
         )

@@ -48,6 +48,7 @@ class CallFlows:
             except TargetRefused as error:
                 alert = Alert(wanted.device_id, wanted.external_number or "", error.refusal.value)
                 await ticket.run(lambda connection: taken_numbers.tell(connection, [alert], origin))
+                self.tell()
                 raise
             await ticket.run(lambda connection: callflows.save(connection, change, origin))
         self.tell()
