@@ -247,6 +247,30 @@ def test_a_time_that_comes_twice_opens_and_closes_twice() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("given_schedule", "at", "told"),
+    [
+        (OUT_OF_GAP, "2026-03-28T12:00", [("2026-03-29T01:00", True), ("2026-03-29T02:00", False)]),
+        (INTO_GAP, "2026-03-28T12:00", [("2026-03-29T00:00", True), ("2026-03-29T01:00", False)]),
+        (
+            INTO_GAP,
+            "2026-10-24T12:00",
+            [
+                ("2026-10-24T23:00", True),
+                ("2026-10-25T00:30", False),
+                ("2026-10-25T01:00", True),
+                ("2026-10-25T01:30", False),
+            ],
+        ),
+        (FROM_MIDNIGHT, "2026-03-28T12:00", [("2026-03-28T22:00", True), ("2026-03-28T23:00", False)]),
+        (HALF_HOUR, "2026-10-03T12:00", [("2026-10-03T15:15", True), ("2026-10-03T15:30", False)]),
+        (SAMOA, "2011-12-30T00:00", [("2011-12-30T10:00", True), ("2011-12-30T16:00", False)]),
+    ],
+)
+def test_a_clock_change_opens_and_closes(given_schedule: Schedule, at: str, told: list[tuple[str, bool]]) -> None:
+    assert changes(given_schedule, at, len(told)) == told
+
+
 def test_a_window_that_is_skipped_changes_nothing() -> None:
     assert changes(GAP, "2026-03-28T00:00", 1) == [("2026-04-05T00:15", True)]
 

@@ -113,8 +113,11 @@ async def read_stored(writing: Writing, device: OwnedDevice, state: State, store
 
 async def _kept(writing: Writing, named: "_Named", wrong: "_Wrong") -> None:
     """Keep what numbers are taken up, and tell of those that are held."""
-    await named.keep(writing)
-    await taken_numbers.tell(await driver(writing.session), wrong.alerts, writing.caller.origin)
+    if wrong.alerts or any(past.new for past in named.pasts):
+        connection = await driver(writing.session)
+        for past in named.pasts:
+            await past.keep(connection)
+        await taken_numbers.tell(connection, wrong.alerts, writing.caller.origin)
 
 
 async def save(connection: Connection, device: OwnedDevice, state: State, flow: StateFlow, origin: Origin) -> list[str]:
@@ -195,12 +198,6 @@ class _Named:
         outcomes = [past.take(number) for past in self.pasts]
         refused = [outcome for outcome in outcomes if isinstance(outcome, Refusal)]
         return refused[0] if refused else max((each for each in outcomes if isinstance(each, datetime)), default=None)
-
-    async def keep(self, writing: Writing) -> None:
-        """Keep what is taken up anew."""
-        connection = await driver(writing.session)
-        for past in self.pasts:
-            await past.keep(connection)
 
 
 @dataclass(slots=True)
