@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
 from callflow_service import __version__
+from callflow_service.domain.targets import Refusal
 from callflow_service.watching.metrics import Metrics
 from clusters import free_port, until
 from encryption import KEY
@@ -246,6 +247,7 @@ def test_what_alerts_look_at_is_there_before_it_happens() -> None:
         "callflow_lookups_total": 6 + 4,
         "callflow_loops_cut_total": 1,
         "callflow_guesses_refused_total": 2,
+        "callflow_targets_refused_total": len(Refusal),
         "callflow_refused_overload_total": 1,
         # delivered, failed, given up.
         "callflow_webhook_messages_total": 3,

@@ -320,7 +320,8 @@ def _add_what_watches_targets() -> None:
         sa.CheckConstraint("times >= 1", name=op.f("ck_target_alert_times")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_target_alert")),
     )
-    op.create_index(op.f("ix_target_alert_device_id_target_alert_id"), "target_alert", ["device_id", "id"])
+    for column in ("device_id", "account_id"):
+        op.create_index(op.f(f"ix_target_alert_{column}_target_alert_id"), "target_alert", [column, "id"])
 
 
 def _drop_what_conditions_stand_on() -> None:

@@ -389,6 +389,7 @@ class TargetAlertRow(SQLModel, table=True):
     __table_args__ = (
         CheckConstraint("times >= 1", name="times"),
         Index(None, "device_id", "id"),
+        Index(None, "account_id", "id"),
     )
 
     id: int | None = Field(default=None, sa_column=Column(BigInteger, Identity(always=True), primary_key=True))

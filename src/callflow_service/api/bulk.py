@@ -11,7 +11,7 @@ from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from callflow_service.api.dependencies import ApiRoute, TheHouse, Writer
-from callflow_service.api.flow_writing import Writing, by_device, owned_device, read_states, steps_of
+from callflow_service.api.flow_writing import Writing, by_device, numbers_of, owned_device, read_states, steps_of
 from callflow_service.api.problems import Problem, invalid
 from callflow_service.api.shapes import Id, Text, as_json
 from callflow_service.domain.access import Account, OwnedDevice, Role
@@ -108,7 +108,8 @@ async def change_many(request: Request, body: BulkChange, caller: Writer, house:
         connection = await driver(session)
         await one_at_a_time(connection)
         chosen = await choose(session, caller.account, body.where)
-        wanted = await read_set(Writing(session, caller, house.policing), body.where, body.set)
+        writing = Writing(session, caller, house.policing, takes_up=not body.dry_run)
+        wanted = await read_set(writing, body.where, body.set)
         for state, flow in wanted.items():
             await many.stage(connection, state, flow)
         warnings = await check_rings(connection, wanted)
@@ -155,14 +156,15 @@ async def read_set(writing: Writing, where: Where, sent: FlowSet) -> dict[State,
     some = owned_device(rows[0]) if rows else OwnedDevice(Device(NAMES_NOTHING, "", ""), NAMES_NOTHING, "", None, 1)
     wanted = {state: flow for state in _ORDER if (flow := getattr(sent, state)) is not None}
     for state, flow in wanted.items():
-        if len(rows) > 1 and _names("did", flow.model_dump()):
+        if len(rows) > 1 and _names_did(flow.model_dump()):
             raise invalid(f"set.{state}.otherwise", "a DID is one device's, and more than one is chosen")
-    if rows and any(_names("number", flow.model_dump()) for flow in wanted.values()):
-        writing = replace(writing, pasts=await _pasts(writing, await _seen(session, writing.caller.account, where)))
+    if rows and (numbers := numbers_of(wanted.values())):
+        chosen = await _seen(session, writing.caller.account, where)
+        writing = replace(writing, pasts=await _pasts(writing, chosen, numbers))
     return await read_states(writing, some, wanted, "set.{state}.")
 
 
-async def _pasts(writing: Writing, statement: Statement) -> list[Past]:
+async def _pasts(writing: Writing, statement: Statement, numbers: set[str]) -> list[Past]:
     """What the accounts took up before whose devices are chosen; of those that count nothing, one for each policy."""
     chosen = await run(writing.session, statement.with_only_columns(col(DeviceRow.owner_id)).distinct())
     connection = await driver(writing.session)
@@ -172,7 +174,7 @@ async def _pasts(writing: Writing, statement: Statement) -> list[Past]:
     owners = [*counted, *((owner, each) for each, owner in uncounted.items())]
     # In the order of their ids, so that no two of such changes wait for each other.
     owners.sort(key=lambda one: one[0])
-    return [await writing.policing.past(connection, owner, each) for owner, each in owners]
+    return [await writing.policing.past(connection, owner, each, numbers) for owner, each in owners]
 
 
 async def check_rings(connection: Connection, wanted: Mapping[State, StateFlow]) -> list[str]:
@@ -243,8 +245,8 @@ async def _seen(session: AsyncSession, viewer: Account, where: Where) -> Stateme
     return many.seen(viewer, Wanted(0, q=where.q, owner=where.owner), where.devices)
 
 
-def _names(what: str, value: Any) -> bool:  # noqa: ANN401 - JSON
-    """Whether a call flow names a DID, or a number, anywhere."""
+def _names_did(value: Any) -> bool:  # noqa: ANN401 - JSON
+    """Whether a call flow names a DID anywhere."""
     if isinstance(value, dict):
-        return value.get(what) is not None or any(_names(what, each) for each in value.values())
-    return isinstance(value, list) and any(_names(what, each) for each in value)
+        return value.get("did") is not None or any(map(_names_did, value.values()))
+    return isinstance(value, list) and any(map(_names_did, value))

@@ -208,35 +208,41 @@ class ApiRoute(APIRoute):
                 if not takes_query:
                     _refuse_query(request)
                 await _check_body(request)
-                response = await _in_one_change(request, answer)
+                response, refused = await _in_one_change(request, answer)
             except _TOLD as error:
-                problem = problem_of(error)
-                log["outcome"] = problem.slug
-                if problem.alerts and problem.origin:
-                    await _tell(request.state.house, problem.alerts, problem.origin)
-                return problem.response(str(log["request_id"]))
+                refused = problem_of(error)
+                response = refused.response(str(log["request_id"]))
+            if refused:
+                log["outcome"] = refused.slug
+                if refused.slug == "target-refused":
+                    log["targets_refused"] = [refused.members["reason"]]
+                if refused.alerts and refused.origin:
+                    await _tell(request.state.house, refused.alerts, refused.origin)
             log.setdefault("outcome", "ok")
             return response
 
         return handle
 
 
-async def _in_one_change(request: Request, answer: Callable[[Request], Coroutine[Any, Any, Response]]) -> Response:
-    """The answer of a route; the transaction that it opened by `House.changing` ends here."""
+async def _in_one_change(
+    request: Request, answer: Callable[[Request], Coroutine[Any, Any, Response]]
+) -> tuple[Response, Problem | None]:
+    """The answer of a route, and the problem that it tells; the transaction that `House.changing` opened ends here."""
+    refused = None
     async with AsyncExitStack() as ending:
         request.scope["one_change"] = one = OneChange(request, ending)
         try:
             response = await answer(request)
         except AnsweredBefore as before:
-            return before.response
+            return before.response, None
         except Problem as problem:
             if not one.is_kept:
                 raise
             await one.take_back()
+            refused = problem
             response = problem.response(request.scope["log"]["request_id"])
-            request.scope["log"]["outcome"] = problem.slug
         await one.keep(response)
-    return response
+    return response, refused
 
 
 async def _tell(house: House, alerts: Sequence[Alert], origin: Origin) -> None:

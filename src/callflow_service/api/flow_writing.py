@@ -1,9 +1,9 @@
 """Read call flows that clients send, and save them: what is named must be there, and no ring may close."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, assert_never
+from typing import Any, Final, assert_never
 
 from asyncpg import Connection
 from pydantic import BaseModel, ValidationError
@@ -63,13 +63,15 @@ def owned_device(row: resources.Row) -> OwnedDevice:
 class Writing:
     """Who changes call flows, in which transaction, and the operator's word on numbers.
 
-    `pasts` are of the accounts that are meant, where these are not the one of a device.
+    `pasts` are of the accounts that are meant, where these are not the one of a device. Where it is only tried out, or
+    for later, `takes_up` is false: no number is taken up.
     """
 
     session: AsyncSession
     caller: Caller
     policing: Policing
     pasts: Sequence[Past] = ()
+    takes_up: bool = True
 
 
 async def read_states(
@@ -113,7 +115,7 @@ async def read_stored(writing: Writing, device: OwnedDevice, state: State, store
 
 async def _kept(writing: Writing, named: "_Named", wrong: "_Wrong") -> None:
     """Keep what numbers are taken up, and tell of those that are held."""
-    if wrong.alerts or any(past.new for past in named.pasts):
+    if writing.takes_up and (wrong.alerts or any(past.new for past in named.pasts)):
         connection = await driver(writing.session)
         for past in named.pasts:
             await past.keep(connection)
@@ -200,6 +202,10 @@ class _Named:
         return refused[0] if refused else max((each for each in outcomes if isinstance(each, datetime)), default=None)
 
 
+_MOST_TOLD: Final = 10
+"""How many of a request's refused numbers operators are told of."""
+
+
 @dataclass(slots=True)
 class _Wrong:
     """What is wrong with call flows that were sent: fields that cannot be, and numbers that may not."""
@@ -215,10 +221,11 @@ class _Wrong:
             errors = [{"field": place, "message": refusal.sentence} for place, refusal in self.targets]
             reason = self.targets[0][1]
             members = {"reason": reason.value, "errors": errors}
-            raise Problem("target-refused", reason.sentence, members, alerts=tuple(self.alerts), origin=origin)
+            alerts = tuple(self.alerts[:_MOST_TOLD])
+            raise Problem("target-refused", reason.sentence, members, alerts=alerts, origin=origin)
 
 
-async def _named(writing: Writing, device: OwnedDevice, sent_flows: Iterable[sent.SentState]) -> _Named:
+async def _named(writing: Writing, device: OwnedDevice, sent_flows: Collection[sent.SentState]) -> _Named:
     session, caller = writing.session, writing.caller
     ids: dict[str, set[int]] = {name: set() for name in ("device", "did", "schedule", "list")}
     for flow in sent_flows:
@@ -231,7 +238,7 @@ async def _named(writing: Writing, device: OwnedDevice, sent_flows: Iterable[sen
     pasts = writing.pasts
     if not pasts:
         rules = await flows.target_rules(connection, device.owner_id)
-        pasts = [await writing.policing.past(connection, device.owner_id, rules)]
+        pasts = [await writing.policing.past(connection, device.owner_id, rules, numbers_of(sent_flows))]
     return _Named(
         {target.device.id: target.device for target in targets if may_use(caller.account, target)},
         await flows.dids(connection, ids["did"]),
@@ -239,6 +246,13 @@ async def _named(writing: Writing, device: OwnedDevice, sent_flows: Iterable[sen
         await flows.usable_caller_lists(connection, ids["list"], device.owner_id),
         pasts,
     )
+
+
+def numbers_of(sent_flows: Iterable[sent.SentState]) -> set[str]:
+    """The numbers that states forward to, as far as they are numbers."""
+    actions = [action for flow in sent_flows for action in (flow.otherwise, *(rule.do for rule in flow.rules))]
+    steps = [step for action in actions if isinstance(action, sent.ForwardAction) for step in action.steps]
+    return set(filter(is_external_number, (without_separators(step.to.number or "") for step in steps)))
 
 
 _GATHERED = {"device": "device", "did": "did", "schedule": "schedule", "not_schedule": "schedule"} | {

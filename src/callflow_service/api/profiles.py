@@ -140,7 +140,9 @@ async def _columns(change: Change) -> dict[str, Any]:
         raise invalid("owner", "an accountant changes no call flows")
     if not _is_for(change.caller, owner):
         raise Problem("not-allowed")
-    flows = await read_set(Writing(change.session, _as_owner(owner), change.house.policing), item.where, item.set)
+    origin = Origin(change.caller.id, Face.JSON, Sender(None, ""))
+    writing = Writing(change.session, _as_owner(owner, origin), change.house.policing, takes_up=False)
+    flows = await read_set(writing, item.where, item.set)
     columns = {
         "id": item.id,
         "name": item.name,
@@ -162,7 +164,7 @@ def _is_for(caller: Account, owner: AccountRow) -> bool:
     return caller.role is Role.ADMIN or caller.id in {owner.id, owner.owner_id}
 
 
-def _as_owner(owner: AccountRow) -> Caller:
+def _as_owner(owner: AccountRow, origin: Origin) -> Caller:
     """The owner as if it asked itself: a profile reaches what its owner may change, whoever applies it."""
     account = Account(
         id=owner.id,
@@ -175,7 +177,7 @@ def _as_owner(owner: AccountRow) -> Caller:
         api_key="",
         password_hash=None,
     )
-    return Caller(account, Scope.READ, Origin(account.id, Face.JSON, Sender(None, "")))
+    return Caller(account, Scope.READ, origin)
 
 
 PROFILES: Final = Resource(
@@ -219,7 +221,7 @@ async def apply_profile(request: Request, profile_id: Id, caller: Writer, house:
         await one_at_a_time(connection)
         profile, owner = await _profile(session, caller, profile_id)
         where, sent = Where.model_validate(profile.where), FlowSet.model_validate(profile.set)
-        as_owner = _as_owner(owner)
+        as_owner = _as_owner(owner, caller.origin)
         chosen = await choose(session, as_owner.account, where)
         wanted = await read_set(Writing(session, as_owner, house.policing), where, sent)
         for state, flow in wanted.items():
@@ -248,7 +250,7 @@ async def withdraw_profile(request: Request, profile_id: Id, caller: Writer, hou
         connection = await driver(session)
         await one_at_a_time(connection)
         profile, owner = await _profile(session, caller, profile_id)
-        await many.choose_remembered(session, _as_owner(owner).account, holder)
+        await many.choose_remembered(session, _as_owner(owner, caller.origin).account, holder)
         await many.stage_back(connection, holder)
         await many.leave(connection, await rings(connection), "loop")
         entries = await many.tell(connection, caller.origin)

@@ -18,7 +18,8 @@ from callflow_service.credentials.switch_passwords import hash_switch_password
 from callflow_service.domain.access import Account, Role, may_change
 from callflow_service.domain.callflow import FAX_TECHNOLOGY
 from callflow_service.domain.signature import HashPolicy
-from callflow_service.repositories import flows, resources
+from callflow_service.domain.targets import Refusal
+from callflow_service.repositories import flows, resources, taken_numbers
 from callflow_service.repositories.resources import Row
 from callflow_service.resources.models import AccountItem, DeviceItem, DidItem, SwitchItem, TargetsChanges, TargetsItem
 from callflow_service.storage.transactions import driver
@@ -231,7 +232,27 @@ async def _device_columns(change: Change) -> dict[str, Any]:
     is_named_so = change.row is not None and (change.row.technology, change.row.name) == (item.technology, item.name)
     if not is_named_so and await resources.is_taken_elsewhere(change.session, caller, item.name):
         raise Problem("already-exists", f"There is a device {item.name} already.")
+    if change.row is not None and change.row.owner_id != owner.id:
+        await _take_numbers_along(change, owner)
     return item.model_dump(exclude={"owner"}) | {"owner_id": owner.id}
+
+
+async def _take_numbers_along(change: Change, owner: AccountRow) -> None:
+    """Have the new owner of a device take up the numbers that its flows lead to.
+
+    Raises:
+        Problem: `target-refused`: it may not.
+    """
+    connection = await driver(change.session)
+    numbers = await taken_numbers.of_device(connection, change.row.id)
+    rules = await flows.target_rules(connection, owner.id)
+    past = await change.house.policing.past(connection, owner.id, rules, numbers)
+    for number in numbers:
+        outcome = past.take(number)
+        if isinstance(outcome, Refusal):
+            errors = [{"field": "owner", "message": f"its flows lead to {number}: {outcome.sentence}"}]
+            raise Problem("target-refused", errors[0]["message"], {"reason": outcome.value, "errors": errors})
+    await past.keep(connection)
 
 
 async def _did_columns(change: Change) -> dict[str, Any]:

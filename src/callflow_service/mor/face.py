@@ -152,6 +152,8 @@ class MorFace:
         except CallFlowError as error:
             text = texts[type(error)]
             log["outcome"] = text
+            if isinstance(error, TargetRefused):
+                log["targets_refused"] = [error.refusal]
             return self._page(text, status=200)
         log["outcome"] = "ok"
         return Response(page, media_type=MEDIA_TYPE)

@@ -18,17 +18,35 @@ WHERE device.owner_id = $1 AND flow.target_number IS NOT NULL
 UNION
 SELECT named.target_number FROM device JOIN callflow_reference AS named ON named.device_id = device.id
 WHERE device.owner_id = $1 AND named.target_number IS NOT NULL"""
+_IN_HISTORY: Final = """
+SELECT named.number, min(entry.changed_at) FROM device
+JOIN callflow_history AS entry ON entry.device_id = device.id AND entry.kind = 'callflow'
+CROSS JOIN LATERAL (VALUES (entry.before), (entry.after)) AS side (flow)
+CROSS JOIN LATERAL (
+    SELECT side.flow ->> 'target_number' UNION SELECT jsonb_path_query(side.flow, 'strict $.**.number') #>> '{}'
+) AS named (number)
+WHERE device.owner_id = $1 AND named.number IS NOT NULL GROUP BY named.number"""
+_OF_DEVICE: Final = """
+SELECT target_number FROM callflow WHERE device_id = $1 AND target_number IS NOT NULL
+UNION SELECT target_number FROM callflow_reference WHERE device_id = $1 AND target_number IS NOT NULL"""
 _ADD: Final = """
 INSERT INTO taken_number (account_id, number, country, since) SELECT $1, * FROM unnest($2::text[], $3::text[],
     $4::timestamptz[]) ON CONFLICT DO NOTHING"""
-# What a client tries again and again is one line, or it could fill a disk. The first time is in the history too, and so
-# in the feed of changes and told to webhooks.
-_TELL: Final = """
+# What a client tries again and again is one line, and it gets so many lines in an hour, or it could fill a disk: what
+# comes on top is counted in its last line. A new line stands in the history too, so that the feed and webhooks tell it.
+_MOST_IN_AN_HOUR: Final = 100
+_TELL: Final = f"""
 WITH again AS (
-    UPDATE target_alert SET last_at = clock_timestamp(), times = times + 1, held_until = $4
-    WHERE id = (
+    UPDATE target_alert SET last_at = clock_timestamp(), times = times + 1, held_until = coalesce($4, held_until)
+    WHERE id = coalesce((
         SELECT id FROM target_alert WHERE device_id = $1 AND number = $2 AND reason = $3 AND account_id = $5
-        AND face = $6 AND last_at > clock_timestamp() - interval '1 hour' ORDER BY id DESC LIMIT 1)
+        AND face = $6 AND last_at > clock_timestamp() - interval '1 hour' ORDER BY id DESC LIMIT 1
+    ), (
+        SELECT last.id FROM (SELECT max(id) AS id FROM target_alert WHERE account_id = $5) AS last, (
+            SELECT first_at FROM target_alert WHERE account_id = $5
+            ORDER BY id DESC OFFSET {_MOST_IN_AN_HOUR - 1} LIMIT 1
+        ) AS hundredth WHERE hundredth.first_at > clock_timestamp() - interval '1 hour'
+    ))
     RETURNING id
 ), added AS (
     INSERT INTO target_alert (device_id, number, reason, held_until, account_id, face, address)
@@ -37,7 +55,7 @@ WITH again AS (
 )
 INSERT INTO callflow_history (kind, resource, device_id, account_id, face, address, request_id, after)
 SELECT 'target', id::text, $1, $5, $6, $7, $8, jsonb_build_object(
-    'device', $1::bigint, 'number', $2::text, 'reason', $3::text, 'held_until', $4::timestamptz) FROM added"""
+    'device', $1::bigint, 'number', $2::text, 'reason', $3::text, 'held_until', $4::timestamptz) FROM added"""  # noqa: S608 - ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +73,16 @@ async def taken_alone(connection: Connection, account_id: int) -> tuple[list[Tak
     await connection.execute(_ONE_AT_A_TIME, account_id)
     taken = [TakenNumber(*row) for row in await connection.fetch(_TAKEN, account_id)]
     return taken, [number for (number,) in await connection.fetch(_IN_FLOWS, account_id)]
+
+
+async def in_history(connection: Connection, account_id: int) -> list[tuple[str, datetime]]:
+    """The numbers that an account's devices ever forwarded to, and since when."""
+    return [(number, since) for number, since in await connection.fetch(_IN_HISTORY, account_id)]
+
+
+async def of_device(connection: Connection, device_id: int) -> list[str]:
+    """The numbers that stand in a device's flows."""
+    return [number for (number,) in await connection.fetch(_OF_DEVICE, device_id)]
 
 
 async def add(connection: Connection, account_id: int, numbers: Sequence[TakenNumber]) -> None:

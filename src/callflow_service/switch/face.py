@@ -142,6 +142,8 @@ class SwitchFace:
         log |= {"outcome": decision.action.value, "flow_id": decision.flow_id, "explain": decision.explain}
         if decision.loops_cut:
             log["loops_cut"] = decision.loops_cut
+        if decision.targets_refused:
+            log["targets_refused"] = list(decision.targets_refused)
         media_type, body = switch.write(decision, plan, asked, values)
         return Response(body, media_type=media_type)
 

@@ -62,7 +62,7 @@ class CallFlows:
         """
         number = changing.number_of(change)
         async with connection.transaction():
-            past = await self.policing.past(connection, change.device.owner_id, rules)
+            past = await self.policing.past(connection, change.device.owner_id, rules, [number])
             outcome = past.take(number)
             if isinstance(outcome, Refusal):
                 raise TargetRefused(outcome)

@@ -5,11 +5,11 @@ import logging
 import math
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from asyncpg import PostgresError
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -19,6 +19,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from callflow_service import __version__
 from callflow_service.domain.errors import Overloaded
 from callflow_service.domain.routing import RouteAction
+from callflow_service.domain.targets import Refusal
 from callflow_service.storage.database import Database, PoolUse
 from callflow_service.storage.replica import ReplicaFirst
 
@@ -87,6 +88,11 @@ class Metrics:
         self._loops = self._counter(
             "callflow_loops_cut", "Forwards that were refused for a loop or for the limit of diversions.", "switch"
         )
+        self._targets = self._counter(
+            "callflow_targets_refused",
+            "Forwards refused for their number, when set or when called.",
+            "reason",
+        )
         self._guesses = self._counter("callflow_guesses_refused", "Requests refused after too many wrong ones.", "kind")
         self._overload = self._counter("callflow_refused_overload", "Requests refused because too many were in work.")
         self._seconds = Histogram(
@@ -118,6 +124,8 @@ class Metrics:
         """Have at 0 what alerts look at: Prometheus does not see the first event of a counter that was not there."""
         for kind in _KINDS:
             self._guesses.labels(kind)
+        for reason in Refusal:
+            self._targets.labels(reason)
         for outcome in _MESSAGES:
             self._messages.labels(outcome)
         self._counters(None, None, "defect")
@@ -143,6 +151,8 @@ class Metrics:
             counter.inc()
         if seconds is not None:
             duration.observe(seconds)
+        for reason in cast(Sequence[str], fields.get("targets_refused", ())):
+            self._targets.labels(reason).inc()
         if "loops_cut" in fields:
             self._loops.labels(str(fields["call"]).removeprefix(_SWITCH)).inc(float(str(fields["loops_cut"])))
 

@@ -38,6 +38,7 @@ from callflow_service.domain.routing.words import (
     RoutedDevice,
     Rules,
 )
+from callflow_service.domain.targets import Refusal
 
 _WHEN: Final = {state: state.replace("_", " ") for state in State}
 
@@ -102,6 +103,7 @@ class _Router:
     uncounted: int
     steps: list[str] = field(default_factory=list)
     loops_cut: int = 0
+    targets_refused: list[Refusal] = field(default_factory=list)
     left: list[int] = field(default_factory=list)
 
     def device(self, device_id: int) -> RoutedDevice | None:
@@ -313,6 +315,7 @@ class _Router:
             self._refused("the number cannot be dialled here")
             return None
         if passed_on.device and (why := self.rules.refusal(passed_on.device, number)):
+            self.targets_refused.append(why)
             self._refused(why.sentence)
             return None
         return _End(RouteAction.FORWARD, passed_on, target=number)
@@ -411,6 +414,7 @@ def _decision(question: Question, end: _End, router: _Router, came: Came) -> Dec
         explain=clean_line("; ".join(router.steps)),
         steps=tuple(router.steps),
         loops_cut=router.loops_cut,
+        targets_refused=tuple(router.targets_refused),
     )
 
 

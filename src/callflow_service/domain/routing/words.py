@@ -190,7 +190,7 @@ class Decision:
     caller behind it where `caller` is the device that forwards to a trunk. `device` rings, or is the last one
     whose flow decided. The leg is for the account `payer`, for its device `payer_device`. `leg` counts the diversions
     so far, plus 1. `explain` is one line of the `steps` that led to all this, for a log. `loops_cut` counts the
-    forwards that were refused for a loop or the limit.
+    forwards that were refused for a loop or the limit, `targets_refused` says why others were for their number.
     """
 
     action: RouteAction
@@ -213,6 +213,7 @@ class Decision:
     explain: str
     steps: tuple[str, ...]
     loops_cut: int
+    targets_refused: tuple[Refusal, ...] = ()
 
     @property
     def is_to_number(self) -> bool:
