@@ -28,6 +28,7 @@ from callflow_service.domain.tokens import Scope, is_token
 from callflow_service.repositories import taken_numbers, tokens
 from callflow_service.repositories.taken_numbers import Alert
 from callflow_service.repositories.tokens import FoundToken
+from callflow_service.resources.flows import CHOICES
 from callflow_service.storage.transactions import Transactions, driver
 from callflow_service.usecases.calls import Calls
 from callflow_service.usecases.feed import Feed
@@ -285,7 +286,13 @@ def problem_of_fields(details: Sequence[Any]) -> Problem:
 
 
 def _field_of(place: Sequence[int | str]) -> str:
-    return ".".join(str(part) for part in place if part not in {"body", "query", "path", "header"})
+    field: list[str] = []
+    before: int | str = ""
+    for part in place:
+        if part not in {"body", "query", "path", "header"} and part not in CHOICES.get(str(before), ()):
+            field.append(str(part))
+        before = part
+    return ".".join(field)
 
 
 def _sentence(details: Any) -> str:  # noqa: ANN401 - pydantic's error details

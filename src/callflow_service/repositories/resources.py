@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from sqlalchemy import ColumnElement, Select, false, func, literal_column, select, text, true
+from sqlalchemy import ColumnElement, Select, false, func, literal_column, or_, select, text, true
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import aliased
 from sqlmodel import col
@@ -135,7 +135,12 @@ def device_filters(wanted: Wanted) -> list[ColumnElement[bool]]:
         conditions.append(col(DeviceRow.technology) == wanted.technology.upper())
     if wanted.forwarding is not None:
         flows = select(col(CallFlowRow.device_id)).where(
-            col(CallFlowRow.device_id) == DeviceRow.id, col(CallFlowRow.action) != "empty"
+            col(CallFlowRow.device_id) == DeviceRow.id,
+            or_(
+                col(CallFlowRow.action) != "empty",
+                col(CallFlowRow.otherwise).is_not(None),
+                col(CallFlowRow.rules).is_not(None),
+            ),
         )
         conditions.append(flows.exists() if wanted.forwarding else ~flows.exists())
     return conditions

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator
 
 from callflow_service.domain.callflow import (
     MAX_CUSTOM_LENGTH,
@@ -152,12 +152,42 @@ class CallerNotInList(Sent):
     not_list: Id
 
 
+def _kind_of_caller(sent: object) -> str:
+    """Which of the ways to say who calls is meant, so that what is wrong with it is told once."""
+    match sent:
+        case dict():
+            return "not_in_list" if "not_list" in sent else "in_list"
+        case CallerInList():
+            return "in_list"
+        case CallerNotInList():
+            return "not_in_list"
+        case _:
+            return "word"
+
+
+AnyCaller = Annotated[
+    Annotated[CallerIs, Tag("word")]
+    | Annotated[CallerInList, Tag("in_list")]
+    | Annotated[CallerNotInList, Tag("not_in_list")],
+    Discriminator(_kind_of_caller),
+]
+
+CHOICES: Final = {
+    "otherwise": frozenset(("empty", "forward", "voicemail", "fax_detect", "end")),
+    "do": frozenset(("empty", "forward", "voicemail", "fax_detect", "end")),
+    "then": frozenset(("empty", "voicemail", "end")),
+    "caller_id": frozenset(("device", "source", "did", "custom")),
+    "caller": frozenset(("word", "in_list", "not_in_list")),
+}
+"""What stands behind a field in the place of an error, and is in no document: which of several shapes was meant."""
+
+
 class Conditions(Sent):
     """What must hold for a rule to decide: all that is given."""
 
     schedule: Annotated[Id | None, Field(description="Id of a schedule that is open")] = None
     not_schedule: Annotated[Id | None, Field(description="Id of a schedule that is closed")] = None
-    caller: CallerIs | CallerInList | CallerNotInList | None = None
+    caller: AnyCaller | None = None
     called: Annotated[
         list[Annotated[str, Field(max_length=64)]],
         Field(max_length=MAX_CALLED, description="DIDs, by one of which the call came in"),
