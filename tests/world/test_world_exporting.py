@@ -46,7 +46,10 @@ flows:
           action: forward
           steps:
           - {to: {device: 5}, ring_seconds: 15, caller_id: {kind: source}}
-          - {to: {number: +37062699289}, ring_seconds: 20, caller_id: {kind: did, did: 1}}
+          - to: {number: +37062699289}
+            ring_seconds: 20
+            caller_id: {kind: did, did: 1}
+            held_until: "2026-11-27T10:00:00Z"
           then: {action: voicemail, of: {device: 4}}
       - {name: strangers, enabled: false, if: {caller: anonymous}, do: {action: end, cause: 603}}
       otherwise: {action: forward, enabled: false, steps: [{to: {device: 5}}]}
