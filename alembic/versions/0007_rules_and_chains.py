@@ -117,6 +117,97 @@ BEGIN
     RETURN NEW;
 END
 $$"""
+# What lookups ask only where there are rules, chains or numbers. In functions, for a statement that held all of it
+# would take longer to begin than the usual lookup as a whole; in PL/pgSQL, which is not drawn into the statement.
+_ASKED = (
+    """
+CREATE FUNCTION callflow_leads(device bigint, in_state text) RETURNS bigint[] LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN ARRAY(
+        SELECT coalesce(named.target_device_id, did.device_id) FROM callflow_reference AS named
+        LEFT JOIN did ON ltrim(did.number, '+') = ltrim(named.target_number, '+')
+        WHERE named.device_id = device AND named.state = in_state
+        AND coalesce(named.target_device_id, did.device_id) IS NOT NULL
+    );
+END
+$$""",
+    """
+CREATE FUNCTION callflow_target_rules(account bigint) RETURNS text LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    -- Where nobody has any, which the index of those that have some tells at once.
+    IF NOT EXISTS (SELECT FROM account AS any_account
+        WHERE num_nonnulls(any_account.country, any_account.number_pattern, any_account.targets) > 0)
+        AND NOT EXISTS (SELECT FROM account_lock) THEN
+        RETURN NULL;
+    END IF;
+    RETURN (
+        SELECT jsonb_build_object(
+            'country', coalesce(owner.country, above.country, top.country),
+            'patterns', jsonb_build_array(owner.number_pattern, above.number_pattern, top.number_pattern),
+            'targets', CASE WHEN owner.owner_id IS NULL THEN jsonb_build_array(owner.targets)
+                WHEN above.owner_id IS NULL THEN jsonb_build_array(owner.targets, above.targets)
+                ELSE jsonb_build_array(owner.targets, above.targets, top.targets) END,
+            'locked', EXISTS (SELECT FROM account_lock WHERE account_id IN (owner.id, above.id, top.id)))
+        FROM account AS owner LEFT JOIN account AS above ON above.id = owner.owner_id
+        LEFT JOIN account AS top ON top.id = above.owner_id WHERE owner.id = account
+    );
+END
+$$""",
+    # The entries by which a caller is in a list: the number, each prefix of it, `anonymous`.
+    """
+CREATE FUNCTION caller_list_entries_of(caller text, is_anonymous boolean) RETURNS text[]
+LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+    digits text := ltrim(caller, '+');
+BEGIN
+    IF caller = '' THEN
+        RETURN ARRAY['anonymous'];
+    END IF;
+    RETURN CASE WHEN digits ~ '^[0-9]+$'
+        THEN ARRAY(SELECT left(digits, length) || '*' FROM generate_series(1, length(digits)) AS length) || digits
+        ELSE ARRAY[]::text[] END
+        || CASE WHEN is_anonymous THEN ARRAY['anonymous'] ELSE ARRAY[]::text[] END;
+END
+$$""",
+    """
+CREATE FUNCTION callflow_notes(near bigint[], caller text, is_anonymous boolean) RETURNS jsonb
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN (
+        WITH named AS MATERIALIZED (
+            SELECT reference.* FROM unnest(near) AS wanted (id)
+            JOIN callflow_reference AS reference ON reference.device_id = wanted.id
+        )
+        SELECT jsonb_build_object(
+            'devices', (SELECT jsonb_object_agg(device.id, jsonb_build_array(device.technology, device.name))
+                FROM named JOIN device ON device.id = named.target_device_id),
+            'dids', (SELECT jsonb_object_agg(did.id, did.number) FROM named JOIN did ON did.id = named.did_id),
+            'own_numbers', (SELECT jsonb_object_agg(ltrim(did.number, '+'), did.device_id)
+                FROM named JOIN did ON ltrim(did.number, '+') = ltrim(named.target_number, '+')),
+            'schedules', (SELECT jsonb_object_agg(schedule.id, jsonb_build_object(
+                    'time_zone', coalesce(schedule.time_zone, owner.time_zone, above.time_zone, top.time_zone),
+                    'weekly', schedule.weekly, 'holidays', schedule.holidays, 'exceptions', schedule.exceptions))
+                FROM named JOIN schedule ON schedule.id = named.schedule_id
+                JOIN account AS owner ON owner.id = schedule.owner_id
+                LEFT JOIN account AS above ON above.id = owner.owner_id
+                LEFT JOIN account AS top ON top.id = above.owner_id),
+            'caller_lists', (SELECT jsonb_agg(entry.list_id)
+                FROM named JOIN caller_list_entry AS entry ON entry.list_id = named.caller_list_id
+                WHERE entry.entry = ANY (caller_list_entries_of(caller, is_anonymous))),
+            'internal_for', (SELECT jsonb_agg(device.id)
+                FROM unnest(near) AS wanted (id) JOIN device ON device.id = wanted.id
+                JOIN account AS owner ON owner.id = device.owner_id
+                WHERE CASE owner.role WHEN 'user' THEN owner.owner_id ELSE owner.id END IN (
+                    SELECT CASE callers.role WHEN 'user' THEN callers.owner_id ELSE callers.id END
+                    FROM (SELECT device_id FROM did WHERE ltrim(number, '+') = ltrim(caller, '+')
+                        UNION SELECT device.id FROM device WHERE device.name = caller) AS calling (id)
+                    JOIN device AS party ON party.id = calling.id
+                    JOIN account AS callers ON callers.id = party.owner_id))
+        )
+    );
+END
+$$""",
+)
 _NAMED_BY_FLOWS = ("target_device_id", "did_id", "schedule_id", "caller_list_id")
 
 
@@ -205,6 +296,14 @@ def _add_rules_and_chains() -> None:
         "EXECUTE FUNCTION callflow_shown_alone()"
     )
     op.execute(_REFERENCES)
+    op.create_index(
+        "ix_account_with_target_rules",
+        "account",
+        ["id"],
+        postgresql_where=sa.text("num_nonnulls(country, number_pattern, targets) > 0"),
+    )
+    for function in _ASKED:
+        op.execute(function)
     op.execute(
         "CREATE TRIGGER refers AFTER INSERT ON callflow FOR EACH ROW "
         "WHEN (NEW.rules IS NOT NULL OR NEW.otherwise IS NOT NULL) EXECUTE FUNCTION callflow_references()"
@@ -228,6 +327,9 @@ def _drop_rules_and_chains() -> None:
         op.execute(f"DROP TRIGGER {trigger} ON callflow")
     op.execute("DROP FUNCTION callflow_references")
     op.execute("DROP FUNCTION callflow_shown_alone")
+    for function in ("callflow_notes", "caller_list_entries_of", "callflow_target_rules", "callflow_leads"):
+        op.execute(f"DROP FUNCTION {function}")
+    op.drop_index("ix_account_with_target_rules", table_name="account")
     op.drop_table("callflow_reference")
     for column in ("rules", "otherwise"):
         op.drop_column("callflow", column)

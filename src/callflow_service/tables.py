@@ -48,6 +48,12 @@ class AccountRow(SQLModel, table=True):
         CheckConstraint("country ~ '^[A-Z]{2}$'", name="country"),
         CheckConstraint("char_length(number_pattern) <= 255", name="number_pattern"),
         CheckConstraint("jsonb_typeof(targets) = 'object'", name="targets"),
+        # Whether anybody has any, for the lookups of numbers.
+        Index(
+            "ix_account_with_target_rules",
+            "id",
+            postgresql_where=text("num_nonnulls(country, number_pattern, targets) > 0"),
+        ),
         Index(None, "owner_id"),
     )
 

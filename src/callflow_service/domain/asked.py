@@ -1,7 +1,7 @@
 """What a switch asks, and the switch that asks it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from callflow_service.domain.callerid import Caller
@@ -20,10 +20,15 @@ class SwitchUser:
     trust_headers: bool
     dial: Mapping[str, str]
     legs: LegRules
+    # Every question needs one.
+    _plans: dict[str, DialPlan] = field(default_factory=dict, compare=False, repr=False)
 
-    def plan(self, templates: Mapping[str, str]) -> DialPlan:
-        """Its dial strings, over the templates of its kind."""
-        return DialPlan({**templates, **self.dial}, self.domain, self.legs)
+    def plan(self, kind: str, templates: Mapping[str, str]) -> DialPlan:
+        """Its dial strings where it asks as a `kind` of switch, over the templates of that kind."""
+        plan = self._plans.get(kind)
+        if plan is None:
+            plan = self._plans[kind] = DialPlan({**templates, **self.dial}, self.domain, self.legs)
+        return plan
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final, Self
 
 from callflow_service.domain.callflow import MAX_ID, MAX_RULES, MAX_STEPS, State
@@ -90,7 +91,7 @@ class Path:
             details += f".k{self.legs}"
         if self.called:
             details += f".n{self.called.translate(_SIGNS)}"
-        if any((hop.rule, hop.step) != (0, 1) for hop in self.hops):
+        if any(hop.rule or hop.step != 1 for hop in self.hops):
             details += ".c" + "-".join(f"{hop.rule}-{hop.step}" for hop in self.hops)
         if self.left:
             details += ".r" + "-".join(map(str, self.left))
@@ -163,6 +164,8 @@ def new_flow_id(call_id: str, random: Callable[[], str]) -> str:
     return random()
 
 
+# Calls of the same second have it in common.
+@lru_cache(1_000)
 def _in_base_36(number: int) -> str:
     digits = ""
     while number:

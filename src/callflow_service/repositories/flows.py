@@ -119,7 +119,10 @@ async def target_rules(connection: Connection, owner: int) -> TargetRules:
 
 async def target_rules_of_many(connection: Connection, owners: Collection[int]) -> dict[int, TargetRules]:
     """The same for several accounts."""
-    return {owner: read_target_rules(text) for owner, text in await connection.fetch(_TARGET_RULES_OF, list(owners))}
+    return {
+        owner: read_target_rules(found) if found else NO_TARGET_RULES
+        for owner, found in await connection.fetch(_TARGET_RULES_OF, list(owners))
+    }
 
 
 async def usable_schedules(connection: Connection, ids: Collection[int], owner: int) -> frozenset[int]:

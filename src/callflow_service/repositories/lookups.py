@@ -32,15 +32,15 @@ class Asking:
     Attributes:
         called: The number that was called, None where none was.
         technologies: Which wins where devices share a name, first wins.
-        caller_number: Of the original caller; empty where it is not known.
-        caller_entries: The entries of caller lists that the caller would be found by.
+        caller: The number of the original caller, empty where it is not known.
+        is_anonymous: Whether the caller shows none.
         is_open: Whether a schedule, as it is stored, is open at the time of the call.
     """
 
     called: str | None
     technologies: Sequence[str]
-    caller_number: str
-    caller_entries: Sequence[str]
+    caller: str
+    is_anonymous: bool
     is_open: Callable[[Mapping[str, Any]], bool]
 
 
@@ -54,8 +54,9 @@ SELECT device.id = (SELECT id FROM named),
     device.ring_seconds, ARRAY(SELECT did.number FROM did WHERE did.device_id = device.id ORDER BY did.id LIMIT 20),
     own.number, own.device_id, flow.state,
     flow.action, target.id, target.technology, target.name, flow.target_number, flow.caller_id,
-    shown.id, shown.number, flow.caller_id_text, flow.otherwise::text, flow.rules::text,
-    CASE WHEN flow.rules IS NOT NULL OR flow.otherwise IS NOT NULL THEN (SELECT document::text FROM notes) END,
+    shown.id, shown.number, flow.caller_id_text,
+    CASE WHEN flow.rules IS NOT NULL OR flow.otherwise IS NOT NULL THEN jsonb_build_array(
+        flow.otherwise, flow.rules, (SELECT callflow_notes(array_agg(id), $4, $5) FROM near))::text END,
     CASE WHEN num_nonnulls(flow.target_number, flow.rules, flow.otherwise) > 0 THEN {target_rules_of("owner")} END
 FROM near
 JOIN device ON device.id = near.id
@@ -64,38 +65,6 @@ LEFT JOIN callflow AS flow ON flow.device_id = device.id AND flow.priority = 1
 LEFT JOIN device AS target ON target.id = flow.target_device_id
 LEFT JOIN did AS own ON ltrim(own.number, '+') = ltrim(flow.target_number, '+')
 LEFT JOIN did AS shown ON shown.id = flow.caller_id_did_id"""  # noqa: S608 - our own text
-
-# What the rules and chains of the devices near name, and what is asked about the caller: made once, and only where one
-# of them has any. $4 is every entry of a caller list that this caller would be found by, $5 the number.
-_NOTES: Final = """, named_near AS MATERIALIZED (
-    SELECT reference.* FROM near JOIN callflow_reference AS reference ON reference.device_id = near.id
-), notes AS MATERIALIZED (
-    SELECT jsonb_build_object(
-        'devices', (SELECT jsonb_object_agg(device.id, jsonb_build_array(device.technology, device.name))
-            FROM named_near JOIN device ON device.id = named_near.target_device_id),
-        'dids', (SELECT jsonb_object_agg(did.id, did.number) FROM named_near JOIN did ON did.id = named_near.did_id),
-        'own_numbers', (SELECT jsonb_object_agg(ltrim(did.number, '+'), did.device_id)
-            FROM named_near JOIN did ON ltrim(did.number, '+') = ltrim(named_near.target_number, '+')),
-        'schedules', (SELECT jsonb_object_agg(schedule.id, jsonb_build_object(
-                'time_zone', coalesce(schedule.time_zone, owner.time_zone, above.time_zone, top.time_zone),
-                'weekly', schedule.weekly, 'holidays', schedule.holidays, 'exceptions', schedule.exceptions))
-            FROM named_near JOIN schedule ON schedule.id = named_near.schedule_id
-            JOIN account AS owner ON owner.id = schedule.owner_id
-            LEFT JOIN account AS above ON above.id = owner.owner_id
-            LEFT JOIN account AS top ON top.id = above.owner_id),
-        'caller_lists', (SELECT jsonb_agg(entry.list_id)
-            FROM named_near JOIN caller_list_entry AS entry ON entry.list_id = named_near.caller_list_id
-            WHERE entry.entry = ANY ($4::text[])),
-        'internal_for', (SELECT jsonb_agg(near.id)
-            FROM near JOIN device ON device.id = near.id JOIN account AS owner ON owner.id = device.owner_id
-            WHERE CASE owner.role WHEN 'user' THEN owner.owner_id ELSE owner.id END IN (
-                SELECT CASE callers.role WHEN 'user' THEN callers.owner_id ELSE callers.id END
-                FROM (SELECT device_id AS id FROM did WHERE ltrim(number, '+') = ltrim($5, '+')
-                    UNION SELECT id FROM device WHERE name = $5) AS calling
-                JOIN device AS caller ON caller.id = calling.id
-                JOIN account AS callers ON callers.id = caller.owner_id))
-    )::text AS document
-)"""
 
 # The devices asked about and those one step on, which is all that most calls need.
 _FIND: Final = f"""WITH named AS MATERIALIZED (
@@ -109,17 +78,14 @@ _FIND: Final = f"""WITH named AS MATERIALIZED (
 ), near AS (
     SELECT id FROM start
     UNION
-    SELECT flow.target_device_id FROM start JOIN callflow AS flow ON flow.device_id = start.id AND flow.priority = 1
+    SELECT unnest(CASE WHEN flow.rules IS NULL AND flow.otherwise IS NULL THEN ARRAY[flow.target_device_id]
+        ELSE flow.target_device_id || callflow_leads(flow.device_id, flow.state) END)
+    FROM start JOIN callflow AS flow ON flow.device_id = start.id AND flow.priority = 1
     UNION
     SELECT did.device_id FROM start
     JOIN callflow AS flow ON flow.device_id = start.id AND flow.priority = 1
     JOIN did ON ltrim(did.number, '+') = ltrim(flow.target_number, '+')
-    UNION
-    SELECT reference.target_device_id FROM start JOIN callflow_reference AS reference ON reference.device_id = start.id
-    UNION
-    SELECT did.device_id FROM start JOIN callflow_reference AS reference ON reference.device_id = start.id
-    JOIN did ON ltrim(did.number, '+') = ltrim(reference.target_number, '+')
-){_NOTES}{_COLUMNS}"""  # noqa: S608 - see _COLUMNS
+){_COLUMNS}"""  # noqa: S608 - see _COLUMNS
 
 # All the devices that forwards before the call can lead to from one device, at most $2 steps on.
 _FOLLOW: Final = f"""WITH RECURSIVE named AS (SELECT $1::bigint AS id), chain (id, step) AS (
@@ -135,7 +101,7 @@ _FOLLOW: Final = f"""WITH RECURSIVE named AS (SELECT $1::bigint AS id), chain (i
     ) AS leads
     LEFT JOIN did ON ltrim(did.number, '+') = ltrim(leads.target_number, '+')
     WHERE chain.step < $2 AND chain.id IS NOT NULL
-), near AS (SELECT DISTINCT id FROM chain LIMIT $3){_NOTES}{_COLUMNS}"""  # noqa: S608 - see _COLUMNS
+), near AS (SELECT DISTINCT id FROM chain LIMIT $3){_COLUMNS}"""  # noqa: S608 - see _COLUMNS
 
 _SWITCH_USERS: Final = """
 SELECT username, password_hash, domain, trust_headers, dial::text, rejected, redirected, early_media, trunk::text
@@ -149,9 +115,7 @@ async def find(connection: Connection, device_ids: Iterable[int], asking: Asking
     """
     ids = list(device_ids)
     gathered = _Gathered(asking)
-    rows = await connection.fetch(
-        _FIND, ids, asking.called, asking.technologies, asking.caller_entries, asking.caller_number
-    )
+    rows = await connection.fetch(_FIND, ids, asking.called, asking.technologies, asking.caller, asking.is_anonymous)
     gathered.add(rows, known=ids)
     return Found(gathered.named, gathered.facts())
 
@@ -159,9 +123,7 @@ async def find(connection: Connection, device_ids: Iterable[int], asking: Asking
 async def follow(connection: Connection, device_id: int, asking: Asking, *, steps: int) -> Facts:
     """The facts about every device that a call to this one may be passed on to before it rings, in one statement."""
     gathered = _Gathered(asking)
-    rows = await connection.fetch(
-        _FOLLOW, device_id, steps, _MOST_FOLLOWED, asking.caller_entries, asking.caller_number
-    )
+    rows = await connection.fetch(_FOLLOW, device_id, steps, _MOST_FOLLOWED, asking.caller, asking.is_anonymous)
     gathered.add(rows, known=[device_id])
     return gathered.facts()
 
@@ -218,16 +180,20 @@ class _Gathered:
             if own_number is not None:
                 self._own_numbers[own_number.lstrip("+")] = own_device
             if state is not None:
-                otherwise, rules, notes, targets = row[21:]
+                more, targets = row[21:]
                 if targets is not None:
                     self._targets[device_id] = read_target_rules(targets)
-                if notes is None:
-                    flows[State(state)] = StateFlow(call_flow(row[12:21]))
-                else:
-                    flows[State(state)] = self._noted(notes).flow(call_flow(row[12:21]), otherwise, rules)
+                shown = call_flow(row[12:21])
+                flows[State(state)] = StateFlow(shown) if more is None else self._whole(shown, more)
 
-    def _noted(self, notes: str) -> "_Notes":
-        # The same text stands in every row that needs it.
+    def _whole(self, shown: CallFlow, more: str) -> StateFlow:
+        """A state with what its columns cannot say."""
+        otherwise, rules, notes = json.loads(more)
+        noted = self._noted(notes)
+        return read_state(rules or [], read_action(otherwise, noted.names) if otherwise else shown, noted.names)
+
+    def _noted(self, notes: dict[str, Any]) -> "_Notes":
+        # The same notes stand in every row that needs it.
         if self._notes is None:
             self._notes = _Notes.read(notes, self.asking)
             self._own_numbers |= self._notes.own_numbers
@@ -260,8 +226,7 @@ class _Notes:
     circumstances: Circumstances
 
     @classmethod
-    def read(cls, text: str, asking: Asking) -> Self:
-        notes = json.loads(text)
+    def read(cls, notes: Mapping[str, Any], asking: Asking) -> Self:
         schedules = notes["schedules"] or {}
         return cls(
             Names(
@@ -274,11 +239,4 @@ class _Notes:
                 caller_lists=frozenset(notes["caller_lists"] or ()),
                 internal_for=frozenset(notes["internal_for"] or ()),
             ),
-        )
-
-    def flow(self, shown: CallFlow, otherwise: str | None, rules: str | None) -> StateFlow:
-        return read_state(
-            json.loads(rules) if rules else [],
-            read_action(json.loads(otherwise), self.names) if otherwise else shown,
-            self.names,
         )

@@ -10,16 +10,8 @@ _REMEMBERED: Final = 1_000
 
 
 def target_rules_of(owner: str) -> str:
-    """The column, for the account `owner`, an alias: a text for `read_target_rules`."""
-    return f"""(SELECT jsonb_build_object(
-        'country', coalesce({owner}.country, above.country, top.country),
-        'patterns', jsonb_build_array({owner}.number_pattern, above.number_pattern, top.number_pattern),
-        'targets', CASE WHEN {owner}.owner_id IS NULL THEN jsonb_build_array({owner}.targets)
-            WHEN above.owner_id IS NULL THEN jsonb_build_array({owner}.targets, above.targets)
-            ELSE jsonb_build_array({owner}.targets, above.targets, top.targets) END,
-        'locked', EXISTS (SELECT FROM account_lock WHERE account_id IN ({owner}.id, above.id, top.id)))::text
-    FROM (VALUES (1)) AS one LEFT JOIN account AS above ON above.id = {owner}.owner_id
-    LEFT JOIN account AS top ON top.id = above.owner_id)"""  # noqa: S608 - an alias of ours
+    """The column, for the account `owner`, an alias: a text for `read_target_rules`, NULL where nobody has any."""
+    return f"callflow_target_rules({owner}.id)"
 
 
 # The same few come with every lookup.

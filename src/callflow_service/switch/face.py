@@ -133,7 +133,7 @@ class SwitchFace:
             log["account"] = user.username
             if problem:
                 raise Senseless(problem)
-            question = switch.read(values), user.plan(switch.templates)
+            question = switch.read(values), user.plan(switch.name, switch.templates)
             return question
 
         shown = header(request, b"authorization")

@@ -10,7 +10,6 @@ from typing import Any
 from asyncpg import Connection
 
 from callflow_service.domain.asked import Asked, SwitchUser
-from callflow_service.domain.caller_lists import ANONYMOUS, candidates
 from callflow_service.domain.callflow import NAMES_NOTHING
 from callflow_service.domain.dialing import NO_TRUNK, DialPlan
 from callflow_service.domain.path import began_at, new_flow_id
@@ -78,12 +77,11 @@ class Calls:
             named.append(asked.device_id)
         began = asked.path.began if asked.path else None
         at = asked.at or (datetime.now(UTC) if began is None else began_at(began))
-        number = asked.caller.number
         asking = Asking(
             called=asked.called,
             technologies=self.technologies,
-            caller_number=number,
-            caller_entries=[*candidates(number), *([ANONYMOUS] if asked.caller.is_anonymous else ())],
+            caller=asked.caller.number,
+            is_anonymous=asked.caller.is_anonymous,
             is_open=lambda schedule: self.is_open(schedule, at),
         )
         found = await lookups.find(connection, named, asking)

@@ -42,7 +42,7 @@ async def legs(  # noqa: PLR0913 - what a call is
     switch: SwitchUser,
 ) -> list[Leg]:
     """The legs of a call to a device, one more than `outcomes` tells the ends of, or as many as there are."""
-    plan = switch.plan(_TEMPLATES)
+    plan = switch.plan("trial", _TEMPLATES)
     found: list[Leg] = []
     path: Path | None = None
     for state in (State.BEFORE_CALL, *outcomes):

@@ -13,6 +13,7 @@ from callflow_service.domain.callerid import (
     fold,
 )
 from callflow_service.domain.callflow import (
+    ActiveAction,
     AsItComes,
     Device,
     Empty,
@@ -22,12 +23,13 @@ from callflow_service.domain.callflow import (
     State,
     Step,
     Voicemail,
+    active,
     is_external_number,
 )
 from callflow_service.domain.dialing import ChainHeader, Identity
 from callflow_service.domain.diversion import REASONS, Came, Stop, clean_user, read, write
 from callflow_service.domain.path import MAX_HOPS, MAX_LEFT, Hop, Path, carried_number
-from callflow_service.domain.routing.rules import Call, Chosen, choose, chosen_before
+from callflow_service.domain.routing.rules import Call, choose, chosen_before
 from callflow_service.domain.routing.words import (
     CAUSES,
     Decision,
@@ -60,7 +62,8 @@ def route(question: Question, facts: Facts, rules: Rules) -> Decision:
     return _decision(question, end, router, came)
 
 
-@dataclass(frozen=True, slots=True)
+# These two are made for every step of every lookup. Frozen ones would take three times as long to make.
+@dataclass(slots=True)
 class _Arrival:
     """A call as it reaches a device, None outside of what we know: who calls, and which diversions brought it there.
 
@@ -73,7 +76,7 @@ class _Arrival:
     ring_seconds: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _End:
     """Where following the flows came to its end: what is to be done, and how the call arrived there.
 
@@ -114,10 +117,9 @@ class _Router:
         return self.facts.devices[device_id]
 
     @property
-    def call(self) -> Call:
-        path, caller = self.question.path, self.question.caller
-        called = path.called if path else carried_number(self.question.called)
-        return Call(caller, called, self.facts.circumstances)
+    def called(self) -> str:
+        path = self.question.path
+        return path.called if path else carried_number(self.question.called)
 
     @property
     def legs_before(self) -> int:
@@ -205,15 +207,15 @@ class _Router:
 
     def _arrived(self, device: RoutedDevice, arrival: _Arrival) -> _End | None:
         """What `device` does with a call that reaches it; None if it can neither ring nor pass the call on."""
-        chosen = self._chosen(device, State.BEFORE_CALL)
+        action, rule = self._chosen(device, State.BEFORE_CALL)
         end: _End | None
-        match chosen.action:
+        match action:
             case Forward():
-                end = self._along(device, arrival, Hop(device.id, State.BEFORE_CALL, chosen.rule), chosen.action)
+                end = self._along(device, arrival, Hop(device.id, State.BEFORE_CALL, rule), action)
             case Voicemail():
-                end = self._to_voicemail(device, arrival, State.BEFORE_CALL, chosen.action)
+                end = self._to_voicemail(device, arrival, State.BEFORE_CALL, action)
             case FaxDetect():
-                end = self._to_fax(device, arrival, chosen.action)
+                end = self._to_fax(device, arrival, action)
             case End(cause):
                 end = self._ended(arrival, cause)
             case Empty():
@@ -224,12 +226,12 @@ class _Router:
 
     def _after_ringing(self, device: RoutedDevice, arrival: _Arrival, state: State) -> _End | None:
         """What `device` does with a call that it did not take; None if nothing is set for that, or it was refused."""
-        chosen = self._chosen(device, state)
-        match chosen.action:
+        action, rule = self._chosen(device, state)
+        match action:
             case Forward():
-                return self._along(device, arrival, Hop(device.id, state, chosen.rule), chosen.action)
+                return self._along(device, arrival, Hop(device.id, state, rule), action)
             case Voicemail():
-                return self._to_voicemail(device, arrival, state, chosen.action)
+                return self._to_voicemail(device, arrival, state, action)
             case End(cause):
                 return self._ended(arrival, cause)
             case Empty() | FaxDetect():
@@ -238,10 +240,14 @@ class _Router:
             case _ as never:
                 assert_never(never)
 
-    def _chosen(self, device: RoutedDevice, state: State) -> Chosen:
-        chosen = choose(device.flow(state), self.call, device.id)
+    def _chosen(self, device: RoutedDevice, state: State) -> tuple[ActiveAction, int]:
+        """What the device does, and by which rule."""
+        flow = device.flow(state)
+        if not flow.rules:
+            return active(flow.otherwise), 0
+        chosen = choose(flow, Call(self.question.caller, self.called, self.facts.circumstances), device.id)
         self.steps += [f"{_said(device.label)} {_WHEN[state]}: {_said(why)}" for why in chosen.why]
-        return chosen
+        return chosen.action, chosen.rule
 
     def _along(
         self, device: RoutedDevice, arrival: _Arrival, hop: Hop, forward: Forward, *, after: int = 0
@@ -252,7 +258,9 @@ class _Router:
         """
         outcome: _End | None = None
         for number, step in enumerate(forward.steps[after:], after + 1):
-            end = self._stepped(device, arrival, replace(hop, step=number), step, of=len(forward.steps))
+            end = self._stepped(
+                device, arrival, Hop(hop.device_id, hop.state, hop.rule, number), step, of=len(forward.steps)
+            )
             if end and not end.is_outcome:
                 return end
             outcome = end or outcome
@@ -390,7 +398,7 @@ def _decision(question: Question, end: _End, router: _Router, came: Came) -> Dec
         hops=arrival.hops,
         current=arrival.device.id if arrival.device and not at_number else None,
         began=int(question.at.timestamp()),
-        called=router.call.called,
+        called=router.called,
         left=tuple(router.left),
     )
     return Decision(
