@@ -339,7 +339,7 @@ async def test_what_stands_in_the_tables_all_the_same_is_dialled_by_no_switch(
             which,
         )
         answer = await ask(attacker.house, face, device="200", state=which)
-        action = "ring" if which == "before_call" else "none"
+        action = "ring" if which == "before_call" else "end"
         assert (answer["action"], "90012345" in answer["dial"]) == (action, False)
 
 
