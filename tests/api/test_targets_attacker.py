@@ -328,6 +328,60 @@ async def test_a_held_number_that_moves_with_its_device_is_held_there_too(attack
     assert await dialled(attacker, demo) == set()
 
 
+async def test_what_a_profile_puts_back_ends_no_hold_where_its_device_moved(attacker: Attacker, demo: OwnDemo) -> None:
+    await demo.database.execute("""UPDATE account SET targets = '{"hold_minutes": 60}' WHERE id = 10""")
+    await attacker.put(f"{FLOW}/busy", state(EARNING[0]))
+    sent = {
+        "name": "p",
+        "owner": "reseller",
+        "where": {"devices": [200]},
+        "set": {"busy": {"otherwise": {"action": "empty"}}},
+    }
+    added = await attacker.post("/v1/profiles", sent, headers=attacker.reseller)
+    profile = f"/v1/profiles/{added.json()['id']}"
+    assert (await attacker.post(f"{profile}/apply", headers=attacker.reseller)).json()["changed"] == 1
+    assert (await attacker.patch("/v1/devices/200", {"owner": "reseller"})).status_code == 200
+    assert (await attacker.post(f"{profile}/withdraw", headers=attacker.reseller)).json()["restored"] == 1
+    await attacker.put(f"{FLOW}/before_call", state(EARNING[1]), headers=attacker.reseller)
+    assert await stored(demo) == set(EARNING[:2])
+    assert await dialled(attacker, demo) == set()
+
+
+async def test_a_device_takes_its_numbers_along_to_an_owner_who_may_have_them(
+    attacker: Attacker, demo: OwnDemo
+) -> None:
+    await attacker.put(f"{FLOW}/busy", {"otherwise": forward(*EARNING[:3])})
+    for policy, reason in (
+        ('{"deny": ["+371"]}', "denied"),
+        ('{"max_new_per_day": 2}', "too-many-new"),
+    ):
+        await demo.database.execute("UPDATE account SET targets = $1::text::jsonb WHERE id = 10", policy)
+        response = await attacker.patch("/v1/devices/200", {"owner": "reseller"})
+        assert (problem(response), response.json()["reason"]) == ((422, "target-refused"), reason)
+    await demo.database.execute("""UPDATE account SET targets = '{"max_new_per_day": 3}' WHERE id = 10""")
+    assert (await attacker.patch("/v1/devices/200", {"owner": "reseller"})).status_code == 200
+    taken = await demo.database.fetch("SELECT account_id, number FROM taken_number ORDER BY number")
+    assert [tuple(row) for row in taken] == [(10, number) for number in EARNING[:3]]
+
+
+async def test_refused_targets_are_counted_wherever_they_are_refused(attacker: Attacker, demo: OwnDemo) -> None:
+    async def counted() -> dict[str, float]:
+        text = (await attacker.house.get("/metrics")).text
+        found = re.findall(r'^callflow_targets_refused_total\{reason="(.+)"\} (.+)$', text, re.MULTILINE)
+        return {reason: float(number) for reason, number in found}
+
+    before = await counted()
+    await attacker.put(f"{FLOW}/busy", state("+37090012345"))
+    await by_mor(attacker, "+37090012345")
+    await demo.database.execute(
+        "INSERT INTO callflow (device_id, state, priority, action, target_number, caller_id) "
+        "VALUES (200, 'busy', 1, 'forward', '112', 'device')"
+    )
+    await ask(attacker.house, "opensips", device="200", state="busy")
+    changed = {reason: number - before[reason] for reason, number in (await counted()).items()}
+    assert {reason: number for reason, number in changed.items() if number} == {"premium-rate": 5, "emergency": 1}
+
+
 @pytest.mark.parametrize("face", FLAT_FACES)
 async def test_what_stands_in_the_tables_all_the_same_is_dialled_by_no_switch(
     attacker: Attacker, demo: OwnDemo, face: str

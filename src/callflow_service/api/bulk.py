@@ -171,6 +171,9 @@ async def _pasts(writing: Writing, statement: Statement, numbers: set[str]) -> l
     rules = await flows.target_rules_of_many(connection, list(chosen.scalars()))
     uncounted = {each: owner for owner, each in rules.items() if not counts_numbers(each.policies)}
     counted = [(owner, each) for owner, each in rules.items() if each not in uncounted]
+    if counted and writing.takes_up:
+        # Whoever waited for an account's turn would be waited for when the rows are written.
+        await many.alone(connection)
     owners = [*counted, *((owner, each) for each, owner in uncounted.items())]
     # In the order of their ids, so that no two of such changes wait for each other.
     owners.sort(key=lambda one: one[0])

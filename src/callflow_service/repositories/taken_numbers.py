@@ -28,7 +28,10 @@ CROSS JOIN LATERAL (
 WHERE device.owner_id = $1 AND named.number IS NOT NULL GROUP BY named.number"""
 _OF_DEVICE: Final = """
 SELECT target_number FROM callflow WHERE device_id = $1 AND target_number IS NOT NULL
-UNION SELECT target_number FROM callflow_reference WHERE device_id = $1 AND target_number IS NOT NULL"""
+UNION SELECT target_number FROM callflow_reference WHERE device_id = $1 AND target_number IS NOT NULL
+UNION SELECT before ->> 'target_number' FROM remembered_flow
+    WHERE device_id = $1 AND before ->> 'target_number' IS NOT NULL
+UNION SELECT jsonb_path_query(before, 'strict $.**.number') #>> '{}' FROM remembered_flow WHERE device_id = $1"""
 _ADD: Final = """
 INSERT INTO taken_number (account_id, number, country, since) SELECT $1, * FROM unnest($2::text[], $3::text[],
     $4::timestamptz[]) ON CONFLICT DO NOTHING"""
@@ -81,7 +84,7 @@ async def in_history(connection: Connection, account_id: int) -> list[tuple[str,
 
 
 async def of_device(connection: Connection, device_id: int) -> list[str]:
-    """The numbers that stand in a device's flows."""
+    """The numbers that stand in a device's flows, or will again when a profile or a lock is taken back."""
     return [number for (number,) in await connection.fetch(_OF_DEVICE, device_id)]
 
 
