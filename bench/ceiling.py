@@ -8,6 +8,7 @@ import base64
 import hmac
 import json
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from hashlib import sha1
@@ -97,7 +98,7 @@ async def _update(statements: tuple[Any, Any, Any], values: dict[str, str], requ
         int(values[name]) if values.get(name, "").isdigit() else None
         for name in ("device_id", "forward_to_device", "fax_device", "did_id")
     )
-    row = await load.fetchrow(values.get("u"), device_id, target_id, fax_id, did_id)
+    row = await load.fetchrow(values.get("u"), device_id, target_id, fax_id, did_id, "external_number" in values)
     _admit(row, values)
     account, state, action = row[0], values.get("state", ""), values.get("callflow_action", "")
     if not _may_use(row, 10):
@@ -107,7 +108,7 @@ async def _update(statements: tuple[Any, Any, Any], values: dict[str, str], requ
     flow, shown = _flow(row, values, state, action)
     if did_id is not None and row[33] != device_id:
         raise Refused("DID was not found")
-    await save.fetch(device_id, state, action, *flow, account, "mor", client, request_id, None)
+    await save.fetch(device_id, state, action, *flow, None, None, account, "mor", client, request_id, None, True)  # noqa: FBT003 - a parameter of SQL
     return _PAGE.format(
         user=_element("user", row[14]),
         device=_element("device", f"{row[11]}/{row[12]}"),
@@ -200,7 +201,8 @@ async def kamailio(request: Request) -> Response:
     device, called = asked.get("device"), asked.get("called")
     connection = await _connections.get()
     try:
-        rows = await connection[2].fetch([int(device)] if device else [], None if device else called, _TECHNOLOGIES)
+        ids, number = [int(device)] if device else [], None if device else called
+        rows = await connection[2].fetch(ids, number, _TECHNOLOGIES, asked["caller_number"], False)  # noqa: FBT003 - a parameter of SQL
     finally:
         _connections.put_nowait(connection)
     return Response(_decide(asked, rows, domain), headers={"x-request-id": request_id}, media_type="application/json")
@@ -219,7 +221,7 @@ def _decide(asked: dict[str, str], rows: list[Any], domain: str) -> str:
     if flow is None:
         answer["action"] = "none"
     elif flow[12] == "voicemail":
-        answer |= {"action": "voicemail", "mailbox": start[3], "path": f"{id_}_{call_id}"}
+        answer |= {"action": "voicemail", "mailbox": start[3], "path": _marker(f"{id_}", asked)}
     else:
         at_number = flow[13] is None
         to = flow[16] if at_number else flow[15]
@@ -238,10 +240,20 @@ def _decide(asked: dict[str, str], rows: list[Any], domain: str) -> str:
         at = "x" if at_number else flow[13]
         answer |= {"action": "forward", "dial": uri, "ring_seconds": str(seconds), "diversion": diversion}
         answer |= {"history_info": history, "reason": reason, "device": str(id_ if at_number else at)}
-        answer |= {"payer": start[4], "payer_device": str(id_), "leg": "2", "path": f"{id_}u.{at}_{call_id}"}
+        answer |= {"payer": start[4], "payer_device": str(id_), "leg": "2", "path": _marker(f"{id_}u.{at}", asked)}
     return json.dumps({"version": "1.0", "routing": "serial", "routes": routes, **answer})
 
 
+def _marker(way: str, asked: dict[str, str]) -> str:
+    seconds, began = int(time.time()), ""
+    while seconds:
+        seconds, digit = divmod(seconds, 36)
+        began = _DIGITS[digit] + began
+    called = f".n{asked['called'].lstrip('+')}" if asked.get("called") else ""
+    return f"{way}_{asked['call_id']}_t{began}{called}"
+
+
+_DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 _NAMES: Final = (
     *("action", "dial", "ring_seconds", "fax_dial", "mailbox", "cause", "caller_number", "caller_name", "privacy"),
     *("reason", "device", "payer", "payer_device", "leg", "flow_id", "path", "diversion", "history_info", "explain"),

@@ -31,14 +31,15 @@ _ALONG: Final = str(Path(_EMBEDDED.origin).parent / "pginstall18" / "bin") if _E
 # The parameters of our statements, as pgbench draws them.
 _PGBENCH: Final = {
     "updates": (
-        (_LOAD_FACTS, {1: "'admin'", 2: ":device", 3: ":target", 4: "NULL", 5: "NULL"}),
+        (_LOAD_FACTS, {1: "'admin'", 2: ":device", 3: ":target", 4: "NULL", 5: "NULL", 6: "false"}),
         (
             _SAVE,
             {1: ":device", 2: "'busy'", 3: "'forward'", 4: ":target", 5: "NULL", 6: "'device'", 7: "NULL", 8: "NULL"}
-            | {9: "1", 10: "'mor'", 11: "'127.0.0.1'", 12: "'0123456789abcdef'", 13: "NULL"},
+            | {9: "NULL", 10: "NULL", 11: "1", 12: "'mor'", 13: "'127.0.0.1'", 14: "'0123456789abcdef'", 15: "NULL"}
+            | {16: "true"},
         ),
     ),
-    "lookups": ((_FIND, {1: "ARRAY[:asked]", 2: "NULL", 3: "ARRAY['SIP', 'IAX2']"}),),
+    "lookups": ((_FIND, {1: "ARRAY[:asked]", 2: "NULL", 3: "ARRAY['SIP', 'IAX2']", 4: "'37061111111'", 5: "false"}),),
 }
 
 
