@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 from programs import Api, StartTelephony, Telephony
 from pydantic import SecretStr
-from telephones import ALICE, Leg, Reaction, until
+from telephones import ALICE, Leg, Message, Reaction, until
 
 from callflow_service.usecases import calls
 from mor_requests import StartService
@@ -344,3 +344,31 @@ async def test_the_caller_who_hangs_up_ends_the_chain(telephony: Telephony, api:
     assert await call.ends() == 487
     await until(lambda: bool(telephony.far_end.received("CANCEL")), "The ringing phone was to be told")
     assert rung(telephony) == [("phone", "sales")]
+
+
+@pytest.mark.parametrize("username", ["kamailio", "bare"])
+@pytest.mark.usefixtures("no_flows")
+async def test_voicemail_after_a_leg_that_showed_another_caller_sees_the_caller_all_through(
+    start_telephony: StartTelephony, calls_url_of_service: str, api: Api, username: str
+) -> None:
+    telephony = await start_telephony(calls_url_of_service, username=username)
+    await put(api, RECEPTION, "before_call", chain(step(SALES, None, "device"), then=VOICEMAIL))
+    telephony.far_end.reactions["sales"] = Reaction.BUSY
+
+    call = await telephony.caller.place("reception")
+    assert await call.ends() == 200
+    await call.ask_again()
+    await call.hang_up()
+
+    def taken() -> list[Message]:
+        return [request for request in telephony.far_end.requests if request.uri.startswith("sip:voicemail@")]
+
+    await until(
+        lambda: sorted(request.method for request in taken()) == ["ACK", "ACK", "BYE", "INVITE"],
+        "Voicemail was to take the call, its change and its end",
+    )
+    assert [(leg.called, leg.caller) for leg in telephony.far_end.legs] == [
+        ("sales", '"Reception" <sip:37060000501@sip.example.org>'),
+        ("reception", ALICE),
+    ]
+    assert {request.one("From").partition(";tag=")[0] for request in taken()} == {ALICE}

@@ -482,7 +482,9 @@ def test_opensips_changes_what_a_leg_shows_on_diverted_legs_and_on_them_alone() 
     leg = opensips("branch_route[leg]")
 
     untouched, _, diverted = leg.partition("return;")
-    assert " ".join(untouched.split()) == '$avp(branches) = $avp(branches) + 1; if ($avp(reason) == "") {'
+    assert (
+        " ".join(untouched.split()) == '$avp(branches) = $avp(branches) + 1; if ($avp(reason) == "") { route(own_from);'
+    )
     assert set(re.findall(r'remove_hf\("([\w-]+)"\)', diverted)) == set(
         re.findall(r'remove_hf\("([\w-]+)"\)', text)
     ) - {"Route"}

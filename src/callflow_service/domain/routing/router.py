@@ -284,7 +284,7 @@ class _Router:
             return None
         target = self._target(step.destination)
         on_path = self.question.path.met if self.question.path else frozenset()
-        if target in {*on_path, *(other.device_id for other in arrival.hops), *self.left, device.id}:
+        if target in {*on_path, *(other.device_id for other in arrival.hops), device.id}:
             self._cut("the call has been there, a loop")
             return None
         if self.uncounted + len(arrival.hops) >= self.rules.limit or len(arrival.hops) >= MAX_HOPS:
