@@ -10,6 +10,7 @@ import pytest
 from api_answers import MakeToken, problem
 from mor_requests import UPDATE, update
 from own_demo import OwnDemo
+from statements import statements
 
 PATH = "/v1/devices/200/callflow/busy"
 
@@ -207,3 +208,17 @@ async def test_who_comes_at_once_takes_up_no_more_than_he_may(
     answers = [response.status_code for response in await asyncio.gather(*sent)]
     assert answers.count(200) == 2
     assert await demo.database.fetchval("SELECT count(*) FROM taken_number") == 2
+
+
+async def test_where_nothing_is_counted_a_forward_to_a_number_takes_no_statement_more(
+    house: httpx.AsyncClient, admin: dict[str, str]
+) -> None:
+    sent = update(state="busy", forward_to_device=None, external_number="+37061234567")
+    await house.post(UPDATE, data=sent)
+    async with statements() as executed:
+        assert "error" not in (await house.post(UPDATE, data=sent)).text
+        assert [statement.split()[0] for statement in executed] == ["SELECT", "WITH"]
+    await policy(house, admin, 20, max_length=15, deny=["+371"])
+    async with statements() as executed:
+        assert "error" not in (await house.post(UPDATE, data=sent)).text
+        assert [statement.split()[0] for statement in executed] == ["SELECT", "WITH"]
