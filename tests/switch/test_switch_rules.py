@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from callflow_service.repositories import lookups
 from statements import statements
 from switch_questions import (
     ALICE,
@@ -467,6 +468,18 @@ async def test_a_callback_from_an_emergency_centre_meets_no_rule(service: httpx.
 
     told = await ask(service, device="500", priority="psap-callback")
     assert told == answered("none", device="500")
+
+
+async def test_of_more_devices_than_are_followed_the_nearest_are_known(
+    api: Api, asking: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await put(api, 500, "before_call", chain(step(501)))
+    await put(api, 501, "before_call", chain(step(511)))
+    await put(api, 511, "busy", chain(*(step(device) for device in range(502, 511))))
+    await put(api, 511, "before_call", EMPTY, (rule("it", {"caller": "internal"}, chain(step(502))),))
+    monkeypatch.setattr(lookups, "_MOST_FOLLOWED", 1)
+
+    assert (await asking())["device"] == "511"
 
 
 @pytest.mark.parametrize("face", FACES)

@@ -101,7 +101,7 @@ _FOLLOW: Final = f"""WITH RECURSIVE named AS (SELECT $1::bigint AS id), chain (i
     ) AS leads
     LEFT JOIN did ON ltrim(did.number, '+') = ltrim(leads.target_number, '+')
     WHERE chain.step < $2 AND chain.id IS NOT NULL
-), near AS (SELECT DISTINCT id FROM chain LIMIT $3){_COLUMNS}"""  # noqa: S608 - see _COLUMNS
+), near AS (SELECT id FROM chain GROUP BY id ORDER BY min(step) LIMIT $3){_COLUMNS}"""  # noqa: S608 - see _COLUMNS
 
 _SWITCH_USERS: Final = """
 SELECT username, password_hash, domain, trust_headers, dial::text, rejected, redirected, early_media, trunk::text
