@@ -1,8 +1,10 @@
 """Rules and chains at the switch faces: which rule decides and why, whom a chain tries, and what comes after it."""
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import unquote
 
 import httpx
 import pytest
@@ -21,6 +23,7 @@ from switch_questions import (
     ask_freeswitch,
     explained,
     flat,
+    freeswitch_request,
 )
 
 EMPTY = {"action": "empty"}
@@ -468,6 +471,34 @@ async def test_a_callback_from_an_emergency_centre_meets_no_rule(service: httpx.
 
     told = await ask(service, device="500", priority="psap-callback")
     assert told == answered("none", device="500")
+
+
+async def whole_answer(service: httpx.AsyncClient, face: str, path: str) -> str:
+    """The answer as the face writes it: to the first question, or to the next after a leg that was busy."""
+    if face == "freeswitch":
+        kept = {"variable_callflow_path": path, "variable_originate_disposition": "USER_BUSY"} if path else {}
+        question = freeswitch_request("callflow-next" if path else "37052000010", **kept)
+    else:
+        question = {**ALICE, "path": path, "state": "busy"} if path else {**ALICE, "called": "37052000010"}
+    response = await service.post(f"/switch/{face}", data=question, auth=SWITCH)
+    assert response.status_code == 200
+    return unquote(response.text)
+
+
+@pytest.mark.parametrize("face", FACES)
+async def test_the_marker_of_a_long_call_comes_back_by_each_face(
+    service: httpx.AsyncClient, api: Api, face: str
+) -> None:
+    steps = [step(device) for device in range(501, 510)]
+    await put(api, 500, "before_call", rules=(rule("it", {}, chain(*steps, step("37069999999"))),))
+
+    path = ""
+    for name in [*range(5001, 5010), 37069999999]:
+        answer = await whole_answer(service, face, path)
+        assert re.search(rf"\b{name}\b", answer)
+        (path,) = set(re.findall(r"500u\.[A-Za-z0-9._-]+", answer))
+    left = "-".join(str(device) for device in range(501, 510))
+    assert re.fullmatch(rf"500u\.x_c1_t[0-9a-z]{{6}}\.k9\.n37052000010\.c1-10\.r{left}", path)
 
 
 async def test_of_more_devices_than_are_followed_the_nearest_are_known(
