@@ -372,10 +372,11 @@ async def test_nobody_rings_twice_in_a_call(api: Api, asking: Asking) -> None:
 
 async def test_a_long_chain_is_one_diversion_for_the_limit(start_switch_service: StartService, api: Api) -> None:
     asking = Asking(await start_switch_service(max_diversions=1))
-    await put(api, 500, "before_call", chain(*(step(device) for device in range(501, 511))))
+    ten = [*range(501, 510), 4]
+    await put(api, 500, "before_call", chain(*(step(device) for device in ten)))
 
     answers = [await asking(), *[await asking("busy") for _ in range(10)]]
-    assert [each["device"] for each in answers[:-1]] == [str(device) for device in range(501, 511)]
+    assert [each["device"] for each in answers[:-1]] == [str(device) for device in ten]
     assert {each["leg"] for each in answers[:-1]} == {"2"}
     assert answers[-1]["action"] == "end"
 
