@@ -62,7 +62,7 @@ test-calls: $(VENV)/developing ## Place real calls through a real Kamailio (Debi
 test-image: $(VENV)/developing ## Build the image and run it, as root (Debian: buildah debootstrap)
 	$(BIN)/pytest -m image
 
-test-faults: $(VENV)/developing ## Break real parts and count, within ten minutes (Debian: see README)
+test-faults: $(VENV)/developing ## Break real parts and count, within half an hour (Debian: see README)
 	$(BIN)/pytest -m faults
 
 $(VENV)/benching: $(VENV)/installed requirements/bench.lock

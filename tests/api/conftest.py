@@ -29,7 +29,8 @@ async def api_demo(create_database: Callable[..., SecretStr], migrated_url: Secr
 
 @pytest_asyncio.fixture(scope="session")
 async def api_service(start_service: StartService, api_demo: OwnDemo) -> httpx.AsyncClient:
-    return await start_service(api_demo.url)
+    # A busy machine is no reason for another answer.
+    return await start_service(api_demo.url, database_timeout_ms=20_000)
 
 
 @pytest_asyncio.fixture
