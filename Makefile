@@ -12,7 +12,7 @@ LOCKED := $(PIP) --require-hashes --no-deps
 export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-postgresql test-proxy test-explorer test-calls test-image test-faults bench bench-quick check openapi format lock dist clean
+.PHONY: help install run test test-postgresql test-proxy test-explorer test-calls test-image test-faults bench bench-pages bench-quick check openapi format lock dist clean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -69,8 +69,11 @@ $(VENV)/benching: $(VENV)/installed requirements/bench.lock
 	@$(LOCKED) -r requirements/bench.lock
 	@touch $@
 
-bench: $(VENV)/benching ## Measure against the limits of the stack, within a quarter of an hour (Debian: wrk)
+bench: $(VENV)/benching ## Measure against the limits of the stack, in about twenty minutes (Debian: wrk)
 	@$(BIN)/python bench/run.py --out docs/performance
+
+bench-pages: $(VENV)/installed ## Measure pages of lists and searches among a million devices (BENCH_DATABASE_URL=)
+	@$(BIN)/python bench/run.py --pages
 
 bench-quick: $(VENV)/installed ## Measure updates and lookups in under a minute (Debian: wrk)
 	@$(BIN)/python bench/run.py --quick

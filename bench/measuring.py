@@ -22,7 +22,7 @@ from callflow_service.storage.migrating import migrate
 
 RESULTS: Final = (
     *("update_vs_ceiling", "update_vs_usual", "lookup_vs_ceiling", "p99_vs_ceiling", "million_vs_ten_thousand"),
-    *("endurance", "rss_mb", "bulk_seconds"),
+    *("endurance", "rss_mb", "bulk_seconds", "page_vs_page", "search_million_vs_ten_thousand"),
 )
 """The numbers of the last line, in its order."""
 

@@ -1,6 +1,6 @@
 """Measure the service against the limits of its stack; the last line that is printed is one JSON object.
 
-    run.py [--quick] [--out FOLDER]
+    run.py [--quick | --pages] [--out FOLDER]
 
 The database is the embedded PostgreSQL in a folder of its own, or that of BENCH_DATABASE_URL, on which databases named
 `bench_...` are made anew.
@@ -19,6 +19,7 @@ from typing import Final
 import asyncpg
 import loads
 import measuring
+import paging
 import programs
 import sameness
 from measuring import Bench, Effort, asking, say, sending
@@ -99,30 +100,36 @@ async def check_durable(url: SecretStr) -> str:
     return version
 
 
-def measure(effort: Effort, folder: Path) -> Bench:
-    """Everything that the effort is meant for."""
+def measure(effort: Effort, folder: Path, *, only_pages: bool = False) -> Bench:
+    """Everything that the effort is meant for, or the pages of lists alone."""
     given = os.environ.get("BENCH_DATABASE_URL")
     server = SecretStr(given) if given else start_embedded(folder)
     say(f"PostgreSQL {asyncio.run(check_durable(server))}, durable")
     bench = Bench(server, folder, effort)
+    if only_pages:
+        paging.compare_pages(bench)
+        return bench
     compare(bench, devices=_DEVICES if effort.endurance else _QUICK_DEVICES)
     if effort.endurance:
         compare_sizes(bench)
         change_all(bench, devices=_DEVICES)
+        paging.compare_pages(bench)
     return bench
 
 
 def main() -> None:
     """Measure, write the results and the chart, and print the line."""
     parser = argparse.ArgumentParser(description="Measure the service against the limits of its stack.")
-    parser.add_argument("--quick", action="store_true", help="only the first three ratios, in under a minute")
+    some = parser.add_mutually_exclusive_group()
+    some.add_argument("--quick", action="store_true", help="only the first three ratios, in under a minute")
+    some.add_argument("--pages", action="store_true", help="only the pages of lists, in some minutes")
     parser.add_argument("--out", type=Path, help="folder for results.json and the chart")
     options = parser.parse_args()
-    bench = measure(QUICK if options.quick else FULL, world.folder())
+    bench = measure(QUICK if options.quick else FULL, world.folder(), only_pages=options.pages)
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "results.json").write_text(bench.as_json())
-        if not options.quick:
+        if not (options.quick or options.pages):
             import chart  # noqa: PLC0415 - the quick run needs no matplotlib
 
             chart.draw(bench.rates, options.out / "performance.png")

@@ -96,12 +96,12 @@ async def fill(url: SecretStr, *, devices: int) -> None:
     await checkpoint(url)
 
 
-async def make_token(url: SecretStr) -> str:
-    """A token of the admin's for the JSON API."""
+async def make_token(url: SecretStr, *, account: int = 1) -> str:
+    """A token for the JSON API, the admin's unless another account is named."""
     token = new_token()
     connection = await asyncpg.connect(address(url))
-    statement = "INSERT INTO token (account_id, name, scope, token_hash) VALUES (1, 'bench', 'write', $1)"
-    await connection.execute(statement, token_hash(token))
+    statement = "INSERT INTO token (account_id, name, scope, token_hash) VALUES ($1, 'bench', 'write', $2)"
+    await connection.execute(statement, account, token_hash(token))
     await connection.close()
     return token
 

@@ -21,6 +21,7 @@ FRONT_DESK = {
     "ring_seconds": 60,
     "dids": ["37052000001"],
 }
+RESELLER = 10
 
 
 def untagged(shown: dict[str, Any]) -> dict[str, Any]:
@@ -109,6 +110,31 @@ async def test_pages_lead_through_the_whole_list(house: httpx.AsyncClient, admin
 async def test_lists_are_narrowed(house: httpx.AsyncClient, admin: dict[str, str], query: str, ids: list[int]) -> None:
     page = (await house.get(f"/v1/{query}", headers=admin)).json()
     assert [item["id"] for item in page["items"]] == ids
+
+
+@pytest.mark.parametrize("account", [1, RESELLER])
+async def test_what_is_rare_is_found_however_far_away(
+    house: httpx.AsyncClient, make_token: MakeToken, demo: OwnDemo, account: int
+) -> None:
+    await demo.database.execute(
+        """INSERT INTO device (id, technology, name, owner_id, caller_number, caller_name, ring_seconds)
+        SELECT 10000 + n, CASE n WHEN 4500 THEN 'H323' ELSE 'SIP' END, 'row' || n, 21, '',
+            CASE n WHEN 4000 THEN 'Приёмная' ELSE '' END, 30
+        FROM generate_series(1, 5000) AS n"""
+    )
+    header = {"Authorization": f"Bearer {await make_token(account)}"}
+
+    async def ids(query: str) -> list[int]:
+        page = (await house.get(f"/v1/devices?{query}", headers=header)).json()
+        assert page["next"] is None or len(page["items"]) == 2
+        return [item["id"] for item in page["items"]]
+
+    assert await ids("q=приём") == await ids("q=приём&sort=-id") == [14000]
+    assert await ids("technology=H323") == await ids("technology=H323&sort=-id") == [14500]
+    assert await ids("q=row4000&owner=user2") == [14000]
+    assert await ids("q=row4000&technology=H323") == []
+    assert await ids("q=row499&limit=2") == [10499, 14990]
+    assert await ids("q=row499&limit=2&sort=-id") == [14999, 14998]
 
 
 @pytest.mark.parametrize(

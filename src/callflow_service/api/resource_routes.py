@@ -125,7 +125,7 @@ def router_of(resource: Resource) -> APIRouter:  # noqa: C901, PLR0915 - five ro
         wanted = Wanted(page.limit + 1, after, descending, **fields)  # type: ignore[attr-defined]  # likewise
         async with house.transactions.begin() as session:
             statement = resource.statement(caller.account).where(*resource.filters(wanted))
-            rows = await resources.page(session, statement, resource.key, wanted)
+            rows = await resources.page(session, caller.account, statement, resource.key, wanted)
         return page_of(
             request,
             rows,

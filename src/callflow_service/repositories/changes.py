@@ -14,7 +14,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from callflow_service.domain.access import Account
 from callflow_service.repositories.history import Entry, is_for
-from callflow_service.storage.transactions import run
+from callflow_service.storage.transactions import plan_anew, run
 from callflow_service.tables import AccountRow, CallFlowHistoryRow, ChangeFeedRow
 
 BATCH: Final = 1000
@@ -72,6 +72,7 @@ async def head(session: AsyncSession) -> int:
 
 async def page(session: AsyncSession, viewer: Account | None, *, after: int, limit: int) -> Page:
     """At most `limit` changes from after a position on: those that `viewer` may see, all where it is None."""
+    await plan_anew(session)
     last = await head(session)
     statement = (
         select(CallFlowHistoryRow, AccountRow.username)

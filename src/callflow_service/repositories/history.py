@@ -12,7 +12,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from callflow_service.domain.access import Account, Role
 from callflow_service.domain.callflow import State
 from callflow_service.repositories.visibility import may_see
-from callflow_service.storage.transactions import run
+from callflow_service.storage.transactions import plan_anew, run
 from callflow_service.tables import AccountRow, CallFlowHistoryRow, DeviceRow
 
 Entry = tuple[CallFlowHistoryRow, str | None]
@@ -61,6 +61,7 @@ async def page(session: AsyncSession, viewer: Account, wanted: Wanted) -> Sequen
     if wanted.until is not None:
         statement = statement.where(col(CallFlowHistoryRow.changed_at) < wanted.until)
     statement = statement.order_by(col(CallFlowHistoryRow.id).desc()).limit(wanted.limit)
+    await plan_anew(session)
     return [(row, username) for row, username in (await session.exec(statement)).all()]
 
 

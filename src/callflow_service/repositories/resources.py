@@ -1,11 +1,24 @@
 """Accounts, devices, DIDs and switch users: found, listed and searched under the rights of the account that asks."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from sqlalchemy import ColumnElement, Select, false, func, literal_column, or_, select, text, true
-from sqlalchemy.dialects.postgresql import aggregate_order_by
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Select,
+    any_,
+    false,
+    func,
+    literal,
+    literal_column,
+    or_,
+    select,
+    text,
+    true,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
 from sqlalchemy.orm import aliased
 from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -13,7 +26,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from callflow_service.domain.access import Account, Role
 from callflow_service.domain.callflow import MAX_ID
 from callflow_service.repositories.visibility import may_see, may_use
-from callflow_service.storage.transactions import run
+from callflow_service.storage.transactions import plan_anew, run
 from callflow_service.tables import (
     AccountRow,
     CallerListRow,
@@ -30,6 +43,11 @@ Row = Any
 Key = int | str
 
 Statement = Select[*tuple[Any, ...]]
+
+_WINDOW: Final = 2000
+"""How many rows a search looks at one by one, in their order, before it asks the search index."""
+_RARE: Final = 0.01
+"""A text that a smaller part of those rows holds is left to the search index."""
 
 _OWNER: Final = aliased(AccountRow, name="owner")
 _ESCAPE: Final = str.maketrans({"%": r"\%", "_": r"\_", "\\": r"\\"})
@@ -142,6 +160,9 @@ def device_filters(wanted: Wanted) -> list[ColumnElement[bool]]:
                 col(CallFlowRow.rules).is_not(None),
             ),
         )
+        if isinstance(wanted.after, int):
+            # PostgreSQL may read both tables side by side, and would read the flows from the first device's on.
+            flows = flows.where(_is_beyond(col(CallFlowRow.device_id), wanted))
         conditions.append(flows.exists() if wanted.forwarding else ~flows.exists())
     return conditions
 
@@ -184,12 +205,73 @@ DEVICE_SEARCH: Final = (
 """What a search for devices looks at; the index `ix_search_device` is over the same expression."""
 
 
-async def page(session: AsyncSession, statement: Statement, key: ColumnElement[Any], wanted: Wanted) -> Sequence[Row]:
-    """One page of a list in the order of `key`."""
+async def page(
+    session: AsyncSession,
+    viewer: Account,
+    statement: Statement,
+    key: Any,  # noqa: ANN401 - a column of any kind
+    wanted: Wanted,
+) -> Sequence[Row]:
+    """One page of a list in the order of `key`.
+
+    Neither way to find it is good for every page. In the order of the keys a common text fills it at once, and a rare
+    one needs the whole table; the search index finds a rare text, and would sort all that has a common one. So the next
+    rows come first, a fixed number of them, then the next ones of the accounts that `viewer` may see, and the search
+    index where they do not fill the page.
+    """
+    await plan_anew(session)
+    statement = statement.limit(wanted.limit)
     if wanted.after is not None:
-        statement = statement.where(key < wanted.after if wanted.descending else key > wanted.after)
-    statement = statement.order_by(key.desc() if wanted.descending else key).limit(wanted.limit)
-    return (await run(session, statement)).all()
+        statement = statement.where(_is_beyond(key, wanted))
+    for window in _windows(viewer, key, wanted):
+        keys = list((await run(session, window)).scalars())
+        near = statement.where(key == any_(literal(keys, ARRAY(key.type)))).order_by(_in_order(key, wanted))
+        rows: Sequence[Row] = (await run(session, near)).all()
+        if len(rows) == wanted.limit or len(keys) < _WINDOW:
+            return rows
+        if (
+            wanted.q
+            and key is DeviceRow.id
+            and viewer.role is not Role.ADMIN
+            and await _is_rare(session, wanted.q, keys)
+        ):
+            break
+    if wanted.q and wanted.owner is None:
+        # The key's own index cannot give this order, so PostgreSQL does not take it.
+        key = func.coalesce(key, key)
+    return (await run(session, statement.order_by(_in_order(key, wanted)))).all()
+
+
+async def _is_rare(session: AsyncSession, q: str, keys: Sequence[int]) -> bool:
+    """Whether so few of these devices hold a text, whoever has them, that the search index finds all that do soon."""
+    held = select(func.count()).where(
+        col(DeviceRow.id) == any_(literal(keys, ARRAY(BigInteger))), *device_filters(Wanted(0, q=q))
+    )
+    return int((await run(session, held)).scalar_one()) < len(keys) * _RARE
+
+
+def _windows(viewer: Account, key: Any, wanted: Wanted) -> Iterator[Select[Any]]:  # noqa: ANN401 - a column of any kind
+    """The keys to look at first, whatever the filters; none where an index gives the page in its order."""
+    keys: Select[Any] = select(key).order_by(_in_order(key, wanted)).limit(_WINDOW)
+    if wanted.after is not None:
+        keys = keys.where(_is_beyond(key, wanted))
+    if wanted.owner is not None or not (wanted.q or viewer.role in {Role.RESELLER, Role.ACCOUNTANT}):
+        return
+    if viewer.role is not Role.USER:
+        yield keys
+    if viewer.role is not Role.ADMIN and key is DeviceRow.id:
+        # From each account its next ones: among all devices those of one reseller may lie far away.
+        owned = keys.where(col(DeviceRow.owner_id) == AccountRow.id).correlate(AccountRow).lateral("owned")
+        seen = select(owned.c.id).select_from(AccountRow).join(owned, true()).where(may_see(viewer, AccountRow))
+        yield seen.order_by(_in_order(owned.c.id, wanted)).limit(_WINDOW)
+
+
+def _is_beyond(key: Any, wanted: Wanted) -> Any:  # noqa: ANN401 - a column of any kind
+    return key < wanted.after if wanted.descending else key > wanted.after
+
+
+def _in_order(key: ColumnElement[Any], wanted: Wanted) -> ColumnElement[Any]:
+    return key.desc() if wanted.descending else key
 
 
 async def one(

@@ -110,6 +110,14 @@ async def set_origin(session: AsyncSession, origin: Origin) -> None:
     await run(session, _SET_ORIGIN, origin=_written(origin), lock=locks.CHANGING)
 
 
+async def plan_anew(session: AsyncSession) -> None:
+    """Have each statement of the transaction planned for its parameters, and not once for any.
+
+    A list is found in another way for one account or text than for another, and a plan for any of them may read it all.
+    """
+    await run(session, _PLAN_ANEW)
+
+
 async def driver(session: AsyncSession) -> Connection:
     """The driver's connection beneath a transaction, for statements that are written for it."""
     await run(session, _NOTHING)
@@ -119,6 +127,7 @@ async def driver(session: AsyncSession) -> Connection:
 
 # The transaction begins on the connection with the first statement, and not before.
 _NOTHING: Final = text("SELECT")
+_PLAN_ANEW: Final = text("SELECT set_config('plan_cache_mode', 'force_custom_plan', true)")
 # Behind a pooler the connection may have been one of `database`, whose statements are transactions of their own.
 _SET_ORIGIN: Final = text("""
 SELECT set_config('callflow.origin', :origin, true), set_config('callflow.one_statement', 'off', true),
