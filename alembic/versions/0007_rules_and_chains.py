@@ -37,11 +37,14 @@ _ACCOUNT_CHECKS = {
     "targets": "jsonb_typeof(targets) = 'object'",
 }
 _NAMED = ("schedule", "caller_list")
-# What is impossible cannot be stored in the documents of rules and chains either.
+# What is impossible cannot be stored in the documents of rules and chains either. In PL/pgSQL: PostgreSQL would read a
+# function in SQL anew for each update, to see whether it can draw it into the check.
 _POSSIBLE = (
     """
-CREATE FUNCTION callflow_is_action(action jsonb, state text) RETURNS boolean LANGUAGE sql IMMUTABLE STRICT AS $$
-SELECT coalesce(CASE action ->> 'action'
+CREATE FUNCTION callflow_is_action(action jsonb, state text) RETURNS boolean
+LANGUAGE plpgsql IMMUTABLE STRICT AS $$
+BEGIN
+RETURN coalesce(CASE action ->> 'action'
     WHEN 'empty' THEN true
     WHEN 'voicemail' THEN NOT action ? 'of' OR jsonb_typeof(action #> '{of,device}') = 'number'
     WHEN 'end' THEN action -> 'cause' IN ('486', '480', '603', '404')
@@ -62,11 +65,14 @@ SELECT coalesce(CASE action ->> 'action'
                 WHEN 'custom' THEN char_length(step #>> '{caller_id,text}') <= 255
             END, false)
         )
-END, false)
+END, false);
+END
 $$""",
     """
-CREATE FUNCTION callflow_are_rules(rules jsonb, state text) RETURNS boolean LANGUAGE sql IMMUTABLE STRICT AS $$
-SELECT coalesce(
+CREATE FUNCTION callflow_are_rules(rules jsonb, state text) RETURNS boolean
+LANGUAGE plpgsql IMMUTABLE STRICT AS $$
+BEGIN
+RETURN coalesce(
     (SELECT count(*) FROM jsonb_path_query(rules, 'strict $[*]', silent => true)) BETWEEN 1 AND 20
     AND NOT EXISTS (
         SELECT FROM jsonb_path_query(rules, 'strict $[*]', silent => true) AS rule
@@ -75,7 +81,8 @@ SELECT coalesce(
             AND jsonb_typeof(rule -> 'if') = 'object' AND callflow_is_action(rule -> 'do', state),
         false)
     ),
-false)
+false);
+END
 $$""",
 )
 # What rules and chains name by an id must be there, as long as they name it.
