@@ -31,7 +31,7 @@ class Explorer:
             self.complaints.append(message.text)
 
     async def log_in(self, username: str, key: str) -> None:
-        await self.page.get_by_label("Username").fill(username)
+        await self.page.get_by_label("Username", exact=True).fill(username)
         await self.page.get_by_label("API key", exact=True).fill(key)
 
     async def authorize(self, scheme: str, token: str) -> None:

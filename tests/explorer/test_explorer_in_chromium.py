@@ -139,7 +139,7 @@ async def test_a_wrong_key_shows_the_servers_words_and_the_likely_reason(explore
 
 
 async def test_without_a_key_a_call_is_sent_as_it_is_typed(explorer: Explorer) -> None:
-    await explorer.page.get_by_label("Username").fill("nobody")
+    await explorer.page.get_by_label("Username", exact=True).fill("nobody")
     operation = await explorer.try_out("MOR-device_callflow_get")
     await operation.execute()
     assert await operation.answer() == got(device="SIP/101")[2]
@@ -273,7 +273,7 @@ async def test_the_panel_goes_by_keyboard_and_the_key_is_covered_until_it_is_wan
     assert types == ["password", "text", "password"]
     await key.focus()
     await page.keyboard.press("Enter")
-    assert (await page.get_by_label("Username").input_value(), await key.input_value()) == ("admin", ADMIN_KEY)
+    assert (await page.get_by_label("Username", exact=True).input_value(), await key.input_value()) == ("admin", ADMIN_KEY)
 
 
 def luminance(colour: str) -> float:

@@ -86,7 +86,8 @@ class Ledger:
         self.attempts: list[Attempt] = []
         self.answers = {url: Answers(clients) for url in urls}
         self._clients = clients
-        self._numbers = count(1)
+        # Among the shorter ones are emergency numbers, which are no targets.
+        self._numbers = count(1_000)
 
     @property
     def acknowledged(self) -> list[Attempt]:
