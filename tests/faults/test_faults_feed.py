@@ -73,7 +73,7 @@ class Made:
 async def save(connection: asyncpg.Connection, name: str, device: int) -> None:
     """Change a device's flow in one of its states, by the update's own statement."""
     owned = OwnedDevice(Device(device, "SIP", str(device)), 20, "user1", 1, 60)
-    change = Change(owned, State(STATES[device % len(STATES)]), Forward(name, FromDevice()))
+    change = Change(owned, State(STATES[device % len(STATES)]), Forward.to(name, FromDevice()))
     await callflows.save(connection, change, Origin(1, Face.JSON, Sender(None, name)))
 
 
