@@ -103,8 +103,8 @@ async def test_it_is_its_owner_s_and_those_below_may_use_it(  # noqa: PLR0917 - 
     name: str,
     account: int,
     owner: str,
-    sees: bool,  # noqa: FBT001
-    may_change: bool,  # noqa: FBT001
+    sees: bool,  # noqa: FBT001 - a parameter of the table
+    may_change: bool,  # noqa: FBT001 - a parameter of the table
 ) -> None:
     await added(house, admin, name, owner=owner)
     headers = await headers_of(make_token, account)

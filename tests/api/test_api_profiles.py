@@ -200,7 +200,7 @@ async def test_what_a_profile_names_can_go_and_applying_it_says_so(
     ("account", "add", "show", "change"),
     [(1, 201, 200, 200), (20, 201, 200, 200), (12, 403, 200, 403), (10, 201, 404, 404), (21, 201, 404, 404)],
 )
-async def test_who_may_do_what_with_a_users_profile(  # noqa: PLR0917
+async def test_who_may_do_what_with_a_users_profile(  # noqa: PLR0917 - fixtures and parameters
     house: httpx.AsyncClient, make_token: MakeToken, account: int, add: int, show: int, change: int
 ) -> None:
     owner = {"Authorization": f"Bearer {await make_token(20)}"}

@@ -70,10 +70,10 @@ def asked(account: str | None, work: Callable[[Api], Awaitable[T]]) -> T:
 @asynccontextmanager
 async def _opened(username: str | None) -> AsyncIterator[Api]:
     # The web and the database, which `--help` and the other commands need not wait for.
-    from callflow_service.app import create_command_app, json_house  # noqa: PLC0415
-    from callflow_service.components import build_components  # noqa: PLC0415
-    from callflow_service.repositories import operators  # noqa: PLC0415
-    from callflow_service.storage.schema import schema_problem  # noqa: PLC0415
+    from callflow_service.app import create_command_app, json_house  # noqa: PLC0415 - see above
+    from callflow_service.components import build_components  # noqa: PLC0415 - see above
+    from callflow_service.repositories import operators  # noqa: PLC0415 - see above
+    from callflow_service.storage.schema import schema_problem  # noqa: PLC0415 - see above
 
     settings = settings_with_database().model_copy(
         update={
