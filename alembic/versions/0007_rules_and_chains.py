@@ -101,17 +101,19 @@ BEGIN
     END IF;
     stored := jsonb_build_array(NEW.rules, NEW.otherwise);
     INSERT INTO callflow_reference
-        (device_id, state, target_device_id, target_number, did_id, schedule_id, caller_list_id)
-    SELECT NEW.device_id, NEW.state, target::bigint, number, did::bigint, schedule::bigint, list::bigint
+        (device_id, state, target_device_id, target_number, did_id, schedule_id, caller_list_id, asks_internal)
+    SELECT NEW.device_id, NEW.state, target::bigint, number, did::bigint, schedule::bigint, list::bigint, asks_internal
     FROM (
-        SELECT jsonb_path_query(stored, 'strict $.**.device') #>> '{}', NULL, NULL, NULL, NULL
-        UNION SELECT NULL, jsonb_path_query(stored, 'strict $.**.number') #>> '{}', NULL, NULL, NULL
-        UNION SELECT NULL, NULL, jsonb_path_query(stored, 'strict $.**.did') #>> '{}', NULL, NULL
-        UNION SELECT NULL, NULL, NULL, jsonb_path_query(stored, 'strict $.**.schedule') #>> '{}', NULL
-        UNION SELECT NULL, NULL, NULL, jsonb_path_query(stored, 'strict $.**.not_schedule') #>> '{}', NULL
-        UNION SELECT NULL, NULL, NULL, NULL, jsonb_path_query(stored, 'strict $.**.list') #>> '{}'
-        UNION SELECT NULL, NULL, NULL, NULL, jsonb_path_query(stored, 'strict $.**.not_list') #>> '{}'
-    ) AS named (target, number, did, schedule, list);
+        SELECT jsonb_path_query(stored, 'strict $.**.device') #>> '{}', NULL, NULL, NULL, NULL, NULL::boolean
+        UNION SELECT NULL, jsonb_path_query(stored, 'strict $.**.number') #>> '{}', NULL, NULL, NULL, NULL
+        UNION SELECT NULL, NULL, jsonb_path_query(stored, 'strict $.**.did') #>> '{}', NULL, NULL, NULL
+        UNION SELECT NULL, NULL, NULL, jsonb_path_query(stored, 'strict $.**.schedule') #>> '{}', NULL, NULL
+        UNION SELECT NULL, NULL, NULL, jsonb_path_query(stored, 'strict $.**.not_schedule') #>> '{}', NULL, NULL
+        UNION SELECT NULL, NULL, NULL, NULL, jsonb_path_query(stored, 'strict $.**.list') #>> '{}', NULL
+        UNION SELECT NULL, NULL, NULL, NULL, jsonb_path_query(stored, 'strict $.**.not_list') #>> '{}', NULL
+        UNION SELECT NULL, NULL, NULL, NULL, NULL, true
+            WHERE stored @? 'strict $.**.caller ? (@ == "internal" || @ == "external")'
+    ) AS named (target, number, did, schedule, list, asks_internal);
     RETURN NULL;
 END
 $$"""
@@ -129,13 +131,16 @@ $$"""
 _ASKED = (
     """
 CREATE FUNCTION callflow_leads(device bigint, in_state text) RETURNS bigint[] LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    leads bigint[];
+    numbers text[];
 BEGIN
-    RETURN ARRAY(
-        SELECT coalesce(named.target_device_id, did.device_id) FROM callflow_reference AS named
-        LEFT JOIN did ON ltrim(did.number, '+') = ltrim(named.target_number, '+')
-        WHERE named.device_id = device AND named.state = in_state
-        AND coalesce(named.target_device_id, did.device_id) IS NOT NULL
-    );
+    SELECT array_agg(target_device_id), array_remove(array_agg(ltrim(target_number, '+')), NULL) INTO leads, numbers
+    FROM callflow_reference WHERE device_id = device AND state = in_state;
+    IF numbers <> '{}' THEN
+        leads := leads || ARRAY(SELECT did.device_id FROM did WHERE ltrim(did.number, '+') = ANY (numbers));
+    END IF;
+    RETURN leads;
 END
 $$""",
     """
@@ -160,58 +165,64 @@ BEGIN
     );
 END
 $$""",
-    # The entries by which a caller is in a list: the number, each prefix of it, `anonymous`.
+    # As texts, for a worker remembers what it has read of one. In parts, so that only what is named is looked for.
     """
-CREATE FUNCTION caller_list_entries_of(caller text, is_anonymous boolean) RETURNS text[]
-LANGUAGE plpgsql IMMUTABLE AS $$
-DECLARE
-    digits text := ltrim(caller, '+');
-BEGIN
-    IF caller = '' THEN
-        RETURN ARRAY['anonymous'];
-    END IF;
-    RETURN CASE WHEN digits ~ '^[0-9]+$'
-        THEN ARRAY(SELECT left(digits, length) || '*' FROM generate_series(1, length(digits)) AS length) || digits
-        ELSE ARRAY[]::text[] END
-        || CASE WHEN is_anonymous THEN ARRAY['anonymous'] ELSE ARRAY[]::text[] END;
-END
-$$""",
-    """
-CREATE FUNCTION callflow_notes(near bigint[], caller text, is_anonymous boolean) RETURNS jsonb
+CREATE FUNCTION callflow_notes(near bigint[], caller text, is_anonymous boolean) RETURNS text[]
 LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    named record;
+    digits text := ltrim(caller, '+');
+    devices text;
+    dids text;
+    own_numbers text;
+    schedules text;
+    caller_lists text;
+    internal_for text;
 BEGIN
-    RETURN (
-        WITH named AS MATERIALIZED (
-            SELECT reference.* FROM unnest(near) AS wanted (id)
-            JOIN callflow_reference AS reference ON reference.device_id = wanted.id
-        )
-        SELECT jsonb_build_object(
-            'devices', (SELECT jsonb_object_agg(device.id, jsonb_build_array(device.technology, device.name))
-                FROM named JOIN device ON device.id = named.target_device_id),
-            'dids', (SELECT jsonb_object_agg(did.id, did.number) FROM named JOIN did ON did.id = named.did_id),
-            'own_numbers', (SELECT jsonb_object_agg(ltrim(did.number, '+'), did.device_id)
-                FROM named JOIN did ON ltrim(did.number, '+') = ltrim(named.target_number, '+')),
-            'schedules', (SELECT jsonb_object_agg(schedule.id, jsonb_build_object(
-                    'time_zone', coalesce(schedule.time_zone, owner.time_zone, above.time_zone, top.time_zone),
-                    'weekly', schedule.weekly, 'holidays', schedule.holidays, 'exceptions', schedule.exceptions))
-                FROM named JOIN schedule ON schedule.id = named.schedule_id
-                JOIN account AS owner ON owner.id = schedule.owner_id
-                LEFT JOIN account AS above ON above.id = owner.owner_id
-                LEFT JOIN account AS top ON top.id = above.owner_id),
-            'caller_lists', (SELECT jsonb_agg(entry.list_id)
-                FROM named JOIN caller_list_entry AS entry ON entry.list_id = named.caller_list_id
-                WHERE entry.entry = ANY (caller_list_entries_of(caller, is_anonymous))),
-            'internal_for', (SELECT jsonb_agg(device.id)
-                FROM unnest(near) AS wanted (id) JOIN device ON device.id = wanted.id
-                JOIN account AS owner ON owner.id = device.owner_id
-                WHERE CASE owner.role WHEN 'user' THEN owner.owner_id ELSE owner.id END IN (
-                    SELECT CASE callers.role WHEN 'user' THEN callers.owner_id ELSE callers.id END
-                    FROM (SELECT device_id FROM did WHERE ltrim(number, '+') = ltrim(caller, '+')
-                        UNION SELECT device.id FROM device WHERE device.name = caller) AS calling (id)
-                    JOIN device AS party ON party.id = calling.id
-                    JOIN account AS callers ON callers.id = party.owner_id))
-        )
-    );
+    SELECT array_remove(array_agg(target_device_id), NULL) AS devices, array_remove(array_agg(did_id), NULL) AS dids,
+        array_remove(array_agg(ltrim(target_number, '+')), NULL) AS numbers,
+        array_remove(array_agg(schedule_id), NULL) AS schedules,
+        array_remove(array_agg(caller_list_id), NULL) AS caller_lists, bool_or(asks_internal) AS asks_internal
+    INTO named FROM callflow_reference WHERE device_id = ANY (near);
+    IF named.devices <> '{}' THEN
+        devices := (SELECT json_object_agg(device.id, json_build_array(device.technology, device.name))
+            FROM device WHERE device.id = ANY (named.devices));
+    END IF;
+    IF named.dids <> '{}' THEN
+        dids := (SELECT json_object_agg(did.id, did.number) FROM did WHERE did.id = ANY (named.dids));
+    END IF;
+    IF named.numbers <> '{}' THEN
+        own_numbers := (SELECT json_object_agg(ltrim(did.number, '+'), did.device_id)
+            FROM did WHERE ltrim(did.number, '+') = ANY (named.numbers));
+    END IF;
+    IF named.schedules <> '{}' THEN
+        schedules := (SELECT json_object_agg(schedule.id, json_build_object(
+                'time_zone', coalesce(schedule.time_zone, (
+                    SELECT coalesce(owner.time_zone, above.time_zone, top.time_zone)
+                    FROM account AS owner LEFT JOIN account AS above ON above.id = owner.owner_id
+                    LEFT JOIN account AS top ON top.id = above.owner_id WHERE owner.id = schedule.owner_id)),
+                'weekly', schedule.weekly, 'holidays', schedule.holidays, 'exceptions', schedule.exceptions))
+            FROM schedule WHERE schedule.id = ANY (named.schedules));
+    END IF;
+    -- A caller is in a list by its number, by each prefix of it, and by `anonymous`.
+    IF named.caller_lists <> '{}' THEN
+        caller_lists := (SELECT json_agg(entry.list_id) FROM caller_list_entry AS entry
+            WHERE entry.list_id = ANY (named.caller_lists) AND entry.entry = ANY (
+                CASE WHEN is_anonymous THEN ARRAY['anonymous'] END
+                || CASE WHEN digits ~ '^[0-9]+$' THEN digits || ARRAY(
+                    SELECT left(digits, length) || '*' FROM generate_series(1, length(digits)) AS length) END));
+    END IF;
+    IF named.asks_internal THEN
+        internal_for := (SELECT json_agg(device.id)
+            FROM device JOIN account AS owner ON owner.id = device.owner_id
+            WHERE device.id = ANY (near) AND CASE owner.role WHEN 'user' THEN owner.owner_id ELSE owner.id END IN (
+                SELECT CASE callers.role WHEN 'user' THEN callers.owner_id ELSE callers.id END
+                FROM (SELECT device_id FROM did WHERE ltrim(number, '+') = digits
+                    UNION SELECT device.id FROM device WHERE device.name = caller) AS calling (id)
+                JOIN device AS party ON party.id = calling.id
+                JOIN account AS callers ON callers.id = party.owner_id));
+    END IF;
+    RETURN ARRAY[devices, dids, own_numbers, schedules, caller_lists, internal_for];
 END
 $$""",
 )
@@ -270,6 +281,7 @@ def _add_rules_and_chains() -> None:
         sa.Column("did_id", sa.BigInteger(), nullable=True),
         sa.Column("schedule_id", sa.BigInteger(), nullable=True),
         sa.Column("caller_list_id", sa.BigInteger(), nullable=True),
+        sa.Column("asks_internal", sa.Boolean(), nullable=True),
         sa.ForeignKeyConstraint(
             ["device_id"], ["device.id"], name=op.f("fk_callflow_reference_device_id"), ondelete="CASCADE"
         ),
@@ -334,7 +346,7 @@ def _drop_rules_and_chains() -> None:
         op.execute(f"DROP TRIGGER {trigger} ON callflow")
     op.execute("DROP FUNCTION callflow_references")
     op.execute("DROP FUNCTION callflow_shown_alone")
-    for function in ("callflow_notes", "caller_list_entries_of", "callflow_target_rules", "callflow_leads"):
+    for function in ("callflow_notes", "callflow_target_rules", "callflow_leads"):
         op.execute(f"DROP FUNCTION {function}")
     op.drop_index("ix_account_with_target_rules", table_name="account")
     op.drop_table("callflow_reference")

@@ -9,7 +9,7 @@ from functools import partial
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
-from callflow_service.almanac.opening import is_open
+from callflow_service.almanac.opening import open_schedules
 from callflow_service.api.webhooks import message_of
 from callflow_service.credentials.api_keys import Keyring
 from callflow_service.credentials.guesses import Guesses
@@ -134,7 +134,7 @@ def build_components(settings: Settings) -> Components:
             settings.max_diversions,
             settings.max_legs,
             settings.ring_seconds,
-            partial(is_open, time_zone=settings.time_zone),
+            partial(open_schedules, time_zone=settings.time_zone),
             policing,
         ),
         dispatcher=_dispatcher(settings, keys, feed),

@@ -180,7 +180,7 @@ class CallFlowRow(SQLModel, table=True):
 
 
 class CallFlowReferenceRow(SQLModel, table=True):
-    """One thing that the documents of a state name, so that it stays as long as they do. A trigger keeps these rows."""
+    """One thing that the documents of a state name or ask; what they name stays as long. A trigger keeps these rows."""
 
     __tablename__: ClassVar[str] = "callflow_reference"
     __table_args__ = (
@@ -204,6 +204,8 @@ class CallFlowReferenceRow(SQLModel, table=True):
     did_id: int | None = Field(sa_type=BigInteger)
     schedule_id: int | None = Field(sa_type=BigInteger)
     caller_list_id: int | None = Field(sa_type=BigInteger)
+    asks_internal: bool | None = Field()
+    """Set where a rule asks whether the caller is internal, which is looked for nowhere else."""
 
 
 class CallFlowHistoryRow(SQLModel, table=True):

@@ -28,6 +28,15 @@ def is_open(stored: Document, at: datetime, *, time_zone: str) -> bool:
     return schedules.is_open(schedule, at, partial(_is_holiday, schedule))
 
 
+def open_schedules(stored: str, at: datetime, *, time_zone: str) -> frozenset[int]:
+    """Which of some schedules are open at a moment; `stored` is a JSON object, for each id what `is_open` takes."""
+    return frozenset(
+        id_
+        for id_, schedule in _read_schedules(stored, time_zone)
+        if schedules.is_open(schedule, at, partial(_is_holiday, schedule))
+    )
+
+
 def next_changes(stored: Document, at: datetime, limit: int, *, time_zone: str) -> list[tuple[datetime, bool]]:
     """The next moments after `at` at which a schedule opens (True) or closes (False), at most `limit` of them."""
     schedule = read_schedule(stored, time_zone=time_zone)
@@ -36,23 +45,22 @@ def next_changes(stored: Document, at: datetime, limit: int, *, time_zone: str) 
 
 def read_schedule(stored: Document, *, time_zone: str) -> Schedule:
     """A schedule of the columns that the table has."""
-    columns = (stored["weekly"], stored["holidays"], stored["exceptions"])
-    return _read(stored["time_zone"] or time_zone, *(json.dumps(column) for column in columns))
+    days = stored["holidays"]
+    return Schedule(
+        schedules.time_zone(stored["time_zone"] or time_zone),
+        tuple(
+            Weekly(frozenset(_DAYS[day] for day in each["days"]), Window.between(each["from"], each["to"]))
+            for each in stored["weekly"]
+        ),
+        Holidays(days["country"], days["region"], days["open"]) if days else None,
+        tuple(_read_exception(each) for each in stored["exceptions"]),
+    )
 
 
 # Every lookup brings the text anew, and reading it takes longer than asking it.
 @lru_cache(_REMEMBERED)
-def _read(time_zone: str, weekly: str, holidays: str, exceptions: str) -> Schedule:
-    days = json.loads(holidays)
-    return Schedule(
-        schedules.time_zone(time_zone),
-        tuple(
-            Weekly(frozenset(_DAYS[day] for day in each["days"]), Window.between(each["from"], each["to"]))
-            for each in json.loads(weekly)
-        ),
-        Holidays(days["country"], days["region"], days["open"]) if days else None,
-        tuple(_read_exception(each) for each in json.loads(exceptions)),
-    )
+def _read_schedules(stored: str, time_zone: str) -> tuple[tuple[int, Schedule], ...]:
+    return tuple((int(id_), read_schedule(each, time_zone=time_zone)) for id_, each in json.loads(stored).items())
 
 
 def _read_exception(stored: Document) -> ScheduleException:

@@ -194,10 +194,11 @@ def fold(caller: Caller, *, own: Caller, choice: CallerId) -> Caller:
 
 
 def _kept(text: str, *, signs: frozenset[str], length: int) -> str:
-    if len(text) <= length and signs.issuperset(text):
-        return text.strip()
-    # Composing takes quadratic time on a long run of combining marks, so what is far beyond the limit is cut before it.
-    composed = unicodedata.normalize("NFC", text[: 4 * length])
+    # What is far beyond the limit is cut before all else: composing takes quadratic time on a long run of marks.
+    text = text[: 4 * length]
+    if signs.issuperset(text):
+        return text[:length].strip()
+    composed = unicodedata.normalize("NFC", text)
     kept: list[str] = []
     follows_letter = False
     for sign in composed:

@@ -1,6 +1,6 @@
 """A state's call flow as a document of plain values: in JSON, in the world file, and where the tables keep it whole."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, assert_never
@@ -82,9 +82,9 @@ def action_document(flow: CallFlow) -> Document:
             assert_never(never)
 
 
-def read_state(rules: list[Document], otherwise: CallFlow, names: Names) -> StateFlow:
-    """A state of its rules as they are stored, and of what holds otherwise."""
-    return StateFlow(otherwise, tuple(_read_rule(rule, names) for rule in rules))
+def read_rules(documents: list[Document], names: Names) -> tuple[Rule, ...]:
+    """The rules of a state as they are stored."""
+    return tuple(_read_rule(document, names) for document in documents)
 
 
 def read_action(document: Document, names: Names) -> CallFlow:
@@ -214,13 +214,15 @@ def _read_step(document: Document, names: Names) -> Step:
 
 
 def _read_caller_id(document: Document, names: Names) -> CallerId:
-    choices: dict[str, Callable[[], CallerId]] = {
-        CallerIdKind.DEVICE: FromDevice,
-        CallerIdKind.SOURCE: AsItComes,
-        CallerIdKind.DID: lambda: FromDid(document["did"], names.dids[document["did"]]),
-        CallerIdKind.CUSTOM: lambda: Custom(document["text"]),
-    }
-    return choices[document["kind"]]()
+    match document["kind"]:
+        case CallerIdKind.DEVICE:
+            return FromDevice()
+        case CallerIdKind.SOURCE:
+            return AsItComes()
+        case CallerIdKind.DID:
+            return FromDid(document["did"], names.dids[document["did"]])
+        case _:
+            return Custom(document["text"])
 
 
 def row_document(stored: Document | None) -> Document:

@@ -5,11 +5,11 @@ The switch keeps the marker and sends it back with its next question, so the ser
 
 import hashlib
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Final, Self
+from typing import Final
 
 from callflow_service.domain.callflow import MAX_ID, MAX_RULES, MAX_STEPS, State
 
@@ -100,17 +100,13 @@ class Path:
     @property
     def legs_before(self) -> int:
         """How many legs had rung when this one was begun."""
-        return sum(hop.state is not State.BEFORE_CALL for hop in self.hops) if self.legs is None else self.legs
+        return _legs_of(self.hops) if self.legs is None else self.legs
 
     @property
     def met(self) -> frozenset[int]:
         """Every device that has, or had, the call."""
         current = () if self.current is None else (self.current,)
         return frozenset((*(hop.device_id for hop in self.hops), *current, *self.left))
-
-    def with_legs(self, legs: int) -> Self:
-        """The same, where so many legs had rung before this one."""
-        return self if self.legs_before == legs else replace(self, legs=legs)
 
 
 def parse(text: str) -> Path | None:
@@ -138,7 +134,17 @@ def parse(text: str) -> Path | None:
     if max(path.met, default=0) > MAX_ID or any(hop.rule > MAX_RULES or hop.step > MAX_STEPS for hop in hops):
         return None
     # One way has one marker.
-    return path if str(replace(path, legs=None).with_legs(path.legs_before)) == text else None
+    is_needless = path.legs is not None and legs_told(path.hops, path.legs) is None
+    return None if is_needless or str(path) != text else path
+
+
+def legs_told(hops: Sequence[Hop], legs: int) -> int | None:
+    """How many legs had rung before one, None where the states of its way say so themselves."""
+    return None if legs == _legs_of(hops) else legs
+
+
+def _legs_of(hops: Sequence[Hop]) -> int:
+    return sum(hop.state is not State.BEFORE_CALL for hop in hops)
 
 
 def began_at(seconds: int) -> datetime:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from callflow_service.domain.callflow import Device, State
-from callflow_service.domain.flow_documents import Names, read_state
+from callflow_service.domain.flow_documents import Names, read_rules
 from callflow_service.domain.flow_documents import read_action as read_stored_action
 from callflow_service.intake.placing import Placed
 from callflow_service.repositories.callflows import stored_columns
@@ -36,8 +36,9 @@ def flow_records(placed: Placed, item: FlowItem) -> Iterator[dict[str, object]]:
     for state in State:
         sent = getattr(item.states, state) or _NOTHING
         document = sent.model_dump(mode="json", by_alias=True)
-        flow = read_state(document["rules"], read_stored_action(document["otherwise"], _NAMES), _NAMES)
-        columns = stored_columns(flow.otherwise, flow.rules)
+        columns = stored_columns(
+            read_stored_action(document["otherwise"], _NAMES), read_rules(document["rules"], _NAMES)
+        )
         place = {"position": placed.position, "device_line": line, "device_id": item.device}
         yield {**place, "state": state.value, "priority": 1, **columns}
 

@@ -9,7 +9,7 @@ from asyncpg import Connection
 
 from callflow_service.domain.callflow import Device, State, StateFlow
 from callflow_service.domain.changing import AssignedDid
-from callflow_service.domain.flow_documents import Names, read_action, read_state
+from callflow_service.domain.flow_documents import Names, read_action, read_rules
 from callflow_service.domain.history import Origin
 from callflow_service.domain.targets import NO_TARGET_RULES, TargetRules
 from callflow_service.repositories.callflows import call_flow
@@ -102,7 +102,7 @@ async def flows(connection: Connection, device_id: int, *, locked: bool = False)
 def _state(columns: tuple[Any, ...], names: Names) -> StateFlow:
     *shown, otherwise, rules = columns
     action = read_action(json.loads(otherwise), names) if otherwise else call_flow(tuple(shown))
-    return read_state(json.loads(rules) if rules else [], action, names)
+    return StateFlow(action, read_rules(json.loads(rules), names) if rules else ())
 
 
 async def dids(connection: Connection, ids: Collection[int]) -> Mapping[int, AssignedDid]:

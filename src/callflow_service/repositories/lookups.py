@@ -1,16 +1,17 @@
 """What the router needs to know: the devices of a call, what is set for them, and where that leads."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Self
+from functools import lru_cache
+from typing import Any, Final
 
 from asyncpg import Connection
 
 from callflow_service.domain.asked import SwitchUser
-from callflow_service.domain.callflow import CallFlow, Device, State, StateFlow
+from callflow_service.domain.callflow import CallFlow, Device, Rule, State, StateFlow
 from callflow_service.domain.dialing import ChainHeader, Identity, LegRules, Redirected, Rejected, TrunkRules
-from callflow_service.domain.flow_documents import Names, read_action, read_state
+from callflow_service.domain.flow_documents import Names, read_action, read_rules
 from callflow_service.domain.routing import NO_CIRCUMSTANCES, Circumstances, Facts, RoutedDevice
 from callflow_service.domain.targets import NO_TARGET_RULES, TargetRules
 from callflow_service.repositories.callflows import call_flow
@@ -34,18 +35,20 @@ class Asking:
         technologies: Which wins where devices share a name, first wins.
         caller: The number of the original caller, empty where it is not known.
         is_anonymous: Whether the caller shows none.
-        is_open: Whether a schedule, as it is stored, is open at the time of the call.
+        open_schedules: Which of some schedules, a JSON object of them by their ids, are open at the time of the call.
     """
 
     called: str | None
     technologies: Sequence[str]
     caller: str
     is_anonymous: bool
-    is_open: Callable[[Mapping[str, Any]], bool]
+    open_schedules: Callable[[str], frozenset[int]]
 
 
 # A chain of forwards that leads to more devices than this is followed no further.
 _MOST_FOLLOWED: Final = 1_000
+# Documents that calls asked for lately. One of ten rules takes some ten kilobytes.
+_REMEMBERED: Final = 1_000
 
 # Put into both statements below: the text is ours, nothing of a request is in it.
 _COLUMNS: Final = f"""
@@ -55,8 +58,9 @@ SELECT device.id = (SELECT id FROM named),
     own.number, own.device_id, flow.state,
     flow.action, target.id, target.technology, target.name, flow.target_number, flow.caller_id,
     shown.id, shown.number, flow.caller_id_text,
-    CASE WHEN flow.rules IS NOT NULL OR flow.otherwise IS NOT NULL THEN jsonb_build_array(
-        flow.otherwise, flow.rules, (SELECT callflow_notes(array_agg(id), $4, $5) FROM near))::text END,
+    flow.otherwise::text, flow.rules::text,
+    CASE WHEN flow.rules IS NOT NULL OR flow.otherwise IS NOT NULL THEN
+        (SELECT callflow_notes(array_agg(id), $4, $5) FROM near) END,
     CASE WHEN num_nonnulls(flow.target_number, flow.rules, flow.otherwise) > 0 THEN {target_rules_of("owner")} END
 FROM near
 JOIN device ON device.id = near.id
@@ -76,15 +80,12 @@ _FIND: Final = f"""WITH named AS MATERIALIZED (
 ), start AS MATERIALIZED (
     SELECT unnest($1::bigint[]) AS id UNION SELECT id FROM named
 ), near AS (
-    SELECT id FROM start
-    UNION
-    SELECT unnest(CASE WHEN flow.rules IS NULL AND flow.otherwise IS NULL THEN ARRAY[flow.target_device_id]
-        ELSE flow.target_device_id || callflow_leads(flow.device_id, flow.state) END)
-    FROM start JOIN callflow AS flow ON flow.device_id = start.id AND flow.priority = 1
-    UNION
-    SELECT did.device_id FROM start
-    JOIN callflow AS flow ON flow.device_id = start.id AND flow.priority = 1
-    JOIN did ON ltrim(did.number, '+') = ltrim(flow.target_number, '+')
+    SELECT DISTINCT unnest(ARRAY[start.id, flow.target_device_id, did.device_id]
+        || CASE WHEN num_nonnulls(flow.rules, flow.otherwise) > 0
+            THEN callflow_leads(flow.device_id, flow.state) END) AS id
+    FROM start
+    LEFT JOIN callflow AS flow ON flow.device_id = start.id AND flow.priority = 1
+    LEFT JOIN did ON ltrim(did.number, '+') = ltrim(flow.target_number, '+')
 ){_COLUMNS}"""  # noqa: S608 - see _COLUMNS
 
 # All the devices that forwards before the call can lead to from one device, at most $2 steps on.
@@ -166,7 +167,7 @@ class _Gathered:
     _own_numbers: dict[str, int | None] = field(default_factory=dict)
     _known: set[int] = field(default_factory=set)
     _targets: dict[int, TargetRules] = field(default_factory=dict)
-    _notes: "_Notes | None" = None
+    _circumstances: Circumstances = NO_CIRCUMSTANCES
 
     def add(self, rows: Sequence[Any], *, known: Iterable[int]) -> None:
         self._known.update(known)
@@ -180,24 +181,27 @@ class _Gathered:
             if own_number is not None:
                 self._own_numbers[own_number.lstrip("+")] = own_device
             if state is not None:
-                more, targets = row[21:]
+                *documents, targets = row[21:]
                 if targets is not None:
                     self._targets[device_id] = read_target_rules(targets)
                 shown = call_flow(row[12:21])
-                flows[State(state)] = StateFlow(shown) if more is None else self._whole(shown, more)
+                flows[State(state)] = StateFlow(shown) if documents[-1] is None else self._whole(shown, *documents)
 
-    def _whole(self, shown: CallFlow, more: str) -> StateFlow:
+    def _whole(self, shown: CallFlow, otherwise: str | None, rules: str | None, notes: list[str | None]) -> StateFlow:
         """A state with what its columns cannot say."""
-        otherwise, rules, notes = json.loads(more)
-        noted = self._noted(notes)
-        return read_state(rules or [], read_action(otherwise, noted.names) if otherwise else shown, noted.names)
-
-    def _noted(self, notes: dict[str, Any]) -> "_Notes":
-        # The same notes stand in every row that needs it.
-        if self._notes is None:
-            self._notes = _Notes.read(notes, self.asking)
-            self._own_numbers |= self._notes.own_numbers
-        return self._notes
+        devices, dids, own_numbers, schedules, caller_lists, internal_for = notes
+        # The same notes stand in every row that needs them.
+        if self._circumstances is NO_CIRCUMSTANCES:
+            self._own_numbers |= json.loads(own_numbers) if own_numbers else {}
+            self._circumstances = Circumstances(
+                self.asking.open_schedules(schedules) if schedules else frozenset(),
+                frozenset(json.loads(caller_lists)) if caller_lists else frozenset(),
+                frozenset(json.loads(internal_for)) if internal_for else frozenset(),
+            )
+        return StateFlow(
+            _read_action(otherwise, devices, dids) if otherwise else shown,
+            _read_rules(rules, devices, dids) if rules else (),
+        )
 
     def facts(self) -> Facts:
         devices: dict[int, RoutedDevice | None] = dict.fromkeys(self._known)
@@ -214,29 +218,22 @@ class _Gathered:
                 flows=self._flows[device_id],
                 targets=self._targets.get(device_id, NO_TARGET_RULES),
             )
-        return Facts(devices, self._own_numbers, self._notes.circumstances if self._notes else NO_CIRCUMSTANCES)
+        return Facts(devices, self._own_numbers, self._circumstances)
 
 
-@dataclass(frozen=True, slots=True)
-class _Notes:
-    """What the rules and chains of the devices near name, and what holds of it for the call."""
+# To read a document takes longer than to ask all of its rules.
+@lru_cache(_REMEMBERED)
+def _read_rules(rules: str, devices: str | None, dids: str | None) -> tuple[Rule, ...]:
+    return read_rules(json.loads(rules), _names(devices, dids))
 
-    names: Names
-    own_numbers: Mapping[str, int | None]
-    circumstances: Circumstances
 
-    @classmethod
-    def read(cls, notes: Mapping[str, Any], asking: Asking) -> Self:
-        schedules = notes["schedules"] or {}
-        return cls(
-            Names(
-                {int(id_): Device(int(id_), *labels) for id_, labels in (notes["devices"] or {}).items()},
-                {int(id_): number for id_, number in (notes["dids"] or {}).items()},
-            ),
-            notes["own_numbers"] or {},
-            Circumstances(
-                open_schedules=frozenset(int(id_) for id_, schedule in schedules.items() if asking.is_open(schedule)),
-                caller_lists=frozenset(notes["caller_lists"] or ()),
-                internal_for=frozenset(notes["internal_for"] or ()),
-            ),
-        )
+@lru_cache(_REMEMBERED)
+def _read_action(action: str, devices: str | None, dids: str | None) -> CallFlow:
+    return read_action(json.loads(action), _names(devices, dids))
+
+
+def _names(devices: str | None, dids: str | None) -> Names:
+    return Names(
+        {int(id_): Device(int(id_), *labels) for id_, labels in json.loads(devices or "{}").items()},
+        {int(id_): number for id_, number in json.loads(dids or "{}").items()},
+    )

@@ -1,11 +1,10 @@
 """What switches can ask about calls: where one goes now."""
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any
 
 from asyncpg import Connection
 
@@ -35,7 +34,7 @@ class Calls:
         max_diversions: How often one call may be diverted.
         max_legs: How often one call may ring somebody.
         number_ring_seconds: How long an external number rings.
-        is_open: Whether a schedule, as it is stored, is open at a time.
+        open_schedules: Which of some schedules, as a lookup brings them, are open at a time.
         refusal: Why the forwards of an account may not go to a number.
     """
 
@@ -45,7 +44,7 @@ class Calls:
     max_diversions: int
     max_legs: int
     number_ring_seconds: int
-    is_open: Callable[[Mapping[str, Any], datetime], bool]
+    open_schedules: Callable[[str, datetime], frozenset[int]]
     refusal: Callable[[TargetRules, str], Refusal | None]
 
     async def where_to(
@@ -82,7 +81,7 @@ class Calls:
             technologies=self.technologies,
             caller=asked.caller.number,
             is_anonymous=asked.caller.is_anonymous,
-            is_open=lambda schedule: self.is_open(schedule, at),
+            open_schedules=lambda stored: self.open_schedules(stored, at),
         )
         found = await lookups.find(connection, named, asking)
         device_id = asked.device_id

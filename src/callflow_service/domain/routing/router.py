@@ -28,7 +28,7 @@ from callflow_service.domain.callflow import (
 )
 from callflow_service.domain.dialing import ChainHeader, Identity
 from callflow_service.domain.diversion import REASONS, Came, Stop, clean_user, read, write
-from callflow_service.domain.path import MAX_HOPS, MAX_LEFT, Hop, Path, carried_number
+from callflow_service.domain.path import MAX_HOPS, MAX_LEFT, Hop, Path, carried_number, legs_told
 from callflow_service.domain.routing.rules import Call, choose, chosen_before
 from callflow_service.domain.routing.words import (
     CAUSES,
@@ -246,7 +246,8 @@ class _Router:
         if not flow.rules:
             return active(flow.otherwise), 0
         chosen = choose(flow, Call(self.question.caller, self.called, self.facts.circumstances), device.id)
-        self.steps += [f"{_said(device.label)} {_WHEN[state]}: {_said(why)}" for why in chosen.why]
+        who = f"{_said(device.label)} {_WHEN[state]}"
+        self.steps += [f"{who}: {_said(why)}" for why in chosen.why]
         return chosen.action, chosen.rule
 
     def _along(
@@ -398,6 +399,7 @@ def _decision(question: Question, end: _End, router: _Router, came: Came) -> Dec
         hops=arrival.hops,
         current=arrival.device.id if arrival.device and not at_number else None,
         began=int(question.at.timestamp()),
+        legs=legs_told(arrival.hops, router.legs_before) if end.target else None,
         called=router.called,
         left=tuple(router.left),
     )
@@ -418,7 +420,7 @@ def _decision(question: Question, end: _End, router: _Router, came: Came) -> Dec
         payer_device=arrival.hops[-1].device_id if arrival.hops else None,
         leg=len(arrival.hops) + 1,
         flow_id=path.flow_id,
-        path=path.with_legs(router.legs_before) if end.target else path,
+        path=path,
         explain=clean_line("; ".join(router.steps)),
         steps=tuple(router.steps),
         loops_cut=router.loops_cut,

@@ -1,6 +1,6 @@
 """Which rule of a state decides about a call, and why the ones before it do not."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -24,7 +24,7 @@ class Chosen:
 
     action: ActiveAction
     rule: int
-    why: tuple[str, ...]
+    why: Sequence[str]
 
 
 def choose(flow: StateFlow, call: Call, device_id: int) -> Chosen:
@@ -33,11 +33,12 @@ def choose(flow: StateFlow, call: Call, device_id: int) -> Chosen:
     for place, rule in enumerate(flow.rules, 1):
         if not rule.is_enabled:
             why.append(f"rule {rule.name} is switched off")
-        elif missing := next(_missing(rule.conditions, call, device_id), None):
+        elif missing := _missing(rule.conditions, call, device_id):
             why.append(f"rule {rule.name} does not hold: {missing}")
         else:
-            return Chosen(active(rule.do), place, (*why, f"rule {rule.name} holds"))
-    return Chosen(active(flow.otherwise), 0, tuple(why))
+            why.append(f"rule {rule.name} holds")
+            return Chosen(active(rule.do), place, why)
+    return Chosen(active(flow.otherwise), 0, why)
 
 
 def chosen_before(flow: StateFlow, rule: int) -> ActiveAction:
@@ -47,17 +48,18 @@ def chosen_before(flow: StateFlow, rule: int) -> ActiveAction:
     return active(flow.rules[rule - 1].do) if rule <= len(flow.rules) else Empty()
 
 
-def _missing(conditions: Conditions, call: Call, device_id: int) -> Iterator[str]:
-    """Each condition that does not hold, in words."""
+def _missing(conditions: Conditions, call: Call, device_id: int) -> str | None:
+    """The first condition that does not hold, in words; None where all do."""
     is_open = call.circumstances.open_schedules
     if conditions.schedule is not None and conditions.schedule not in is_open:
-        yield f"schedule {conditions.schedule} is closed"
+        return f"schedule {conditions.schedule} is closed"
     if conditions.not_schedule is not None and conditions.not_schedule in is_open:
-        yield f"schedule {conditions.not_schedule} is open"
-    if conditions.caller is not None and (missing := _wrong_caller(conditions.caller, call, device_id)):
-        yield missing
+        return f"schedule {conditions.not_schedule} is open"
+    if conditions.caller is not None and (wrong := _wrong_caller(conditions.caller, call, device_id)):
+        return wrong
     if conditions.called and call.called not in {number.removeprefix("+") for number in conditions.called}:
-        yield "the call came in by another number"
+        return "the call came in by another number"
+    return None
 
 
 def _wrong_caller(wanted: InList | CallerIs, call: Call, device_id: int) -> str | None:
