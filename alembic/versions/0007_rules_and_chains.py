@@ -172,22 +172,17 @@ LANGUAGE plpgsql STABLE AS $$
 DECLARE
     named record;
     digits text := ltrim(caller, '+');
-    devices text;
     dids text;
     own_numbers text;
     schedules text;
     caller_lists text;
     internal_for text;
 BEGIN
-    SELECT array_remove(array_agg(target_device_id), NULL) AS devices, array_remove(array_agg(did_id), NULL) AS dids,
+    SELECT array_remove(array_agg(did_id), NULL) AS dids,
         array_remove(array_agg(ltrim(target_number, '+')), NULL) AS numbers,
         array_remove(array_agg(schedule_id), NULL) AS schedules,
         array_remove(array_agg(caller_list_id), NULL) AS caller_lists, bool_or(asks_internal) AS asks_internal
     INTO named FROM callflow_reference WHERE device_id = ANY (near);
-    IF named.devices <> '{}' THEN
-        devices := (SELECT json_object_agg(device.id, json_build_array(device.technology, device.name))
-            FROM device WHERE device.id = ANY (named.devices));
-    END IF;
     IF named.dids <> '{}' THEN
         dids := (SELECT json_object_agg(did.id, did.number) FROM did WHERE did.id = ANY (named.dids));
     END IF;
@@ -222,7 +217,7 @@ BEGIN
                 JOIN device AS party ON party.id = calling.id
                 JOIN account AS callers ON callers.id = party.owner_id));
     END IF;
-    RETURN ARRAY[devices, dids, own_numbers, schedules, caller_lists, internal_for];
+    RETURN ARRAY[dids, own_numbers, schedules, caller_lists, internal_for];
 END
 $$""",
 )

@@ -2,13 +2,14 @@
 
 import hashlib
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from callflow_service.domain.callflow import MAX_ID, MAX_RULES, MAX_STEPS, State
-from callflow_service.domain.path import Hop, Path, new_flow_id, parse
+from callflow_service.domain.path import Hop, Path, legs_told, new_flow_id, parse
 
 untimed = settings(deadline=None)
 
@@ -18,7 +19,7 @@ flow_ids = st.from_regex(r"[A-Za-z0-9.-]{1,64}", fullmatch=True)
 plain_hops = st.builds(Hop, ids, st.sampled_from(State))
 ways = st.lists(hops, max_size=64).map(tuple), st.none() | ids
 paths = st.builds(Path, flow_ids, st.lists(plain_hops, max_size=64).map(tuple), st.none() | ids) | st.builds(
-    lambda path, legs: path.with_legs(legs),
+    lambda path, legs: replace(path, legs=legs_told(path.hops, legs)),
     st.builds(
         Path,
         flow_ids,

@@ -282,7 +282,7 @@ def test_without_a_fax_that_can_be_rung_the_device_rings_itself() -> None:
     answer = ask(facts, 1)
     assert (answer.action, answer.target, answer.fax, answer.loops_cut) == (RING, facts.devices[1], None, 0)
     assert answer.explain == (
-        "SIP/d1 before call: fax detection, to FAX/d2; refused: NONE/d2 cannot be rung here; SIP/d1 rings"
+        "SIP/d1 before call: fax detection, to NONE/d2; refused: NONE/d2 cannot be rung here; SIP/d1 rings"
     )
 
 
@@ -478,7 +478,7 @@ def test_a_device_that_cannot_be_rung_is_refused_like_a_loop() -> None:
     answer = ask(world(device(1, {BEFORE: to(2)}), device(2, technology="NONE")), 1)
     assert (answer.action, answer.device, answer.loops_cut) == (RING, device(1, {BEFORE: to(2)}), 0)
     assert answer.explain == (
-        "SIP/d1 before call: forward to SIP/d2; refused: NONE/d2 cannot be rung here; "
+        "SIP/d1 before call: forward to NONE/d2; refused: NONE/d2 cannot be rung here; "
         "refused: NONE/d2 can neither be rung nor pass the call on; SIP/d1 rings"
     )
 
@@ -721,13 +721,13 @@ def test_every_text_of_an_answer_is_on_its_allow_list(q: Question, facts: Facts,
 @untimed
 @given(questions, worlds, rules_of_a_switch, st.lists(st.sampled_from([NO_ANSWER, BUSY, FAILED]), min_size=12))
 def test_a_call_that_nobody_takes_ends(q: Question, facts: Facts, rules: Rules, outcomes: list[State]) -> None:
-    q, rung = replace(q, path=None), []
+    q, rung = q._replace(path=None), []
     for state in outcomes:
         answer = route(q, facts, rules)
         if answer.action not in {RING, FORWARD, FAX}:
             break
         rung += [answer.target.id] if isinstance(answer.target, RoutedDevice) else ["number"]
-        q = replace(q, device=None, state=state, path=answer.path)
+        q = q._replace(device=None, state=state, path=answer.path)
     assert len(rung) <= rules.max_legs + 1
     devices_rung = [each for each in rung if each != "number"]
     assert len(set(devices_rung)) == len(devices_rung)

@@ -72,7 +72,7 @@ FAX_TECHNOLOGY: Final = "FAX"
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A device as a call flow names it."""
+    """A device as a call flow names it, or by its id alone: without technology and name."""
 
     id: int
     technology: str
@@ -81,7 +81,7 @@ class Device:
     @property
     def label(self) -> str:
         """`TYPE/name`, as MOR shows it."""
-        return f"{self.technology}/{self.name}"
+        return f"{self.technology}/{self.name}" if self.name else f"device {self.id}"
 
     @property
     def is_fax(self) -> bool:

@@ -88,6 +88,11 @@ class DialPlan:
     domain: str
     legs: LegRules = LegRules()
 
+    @property
+    def dials_numbers(self) -> bool:
+        """Whether it can dial external numbers."""
+        return bool(self.templates.get(NUMBER))
+
     def device(self, technology: str, name: str) -> str:
         """What rings a device; empty where this switch cannot."""
         template = self.templates.get(technology, self.templates.get(OTHER, ""))

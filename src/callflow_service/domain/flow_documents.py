@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, assert_never
+from typing import Any, Final, assert_never
 
 from callflow_service.domain.callflow import (
     Action,
@@ -42,6 +42,20 @@ class Names:
 
     devices: Mapping[int, Device]
     dids: Mapping[int, str]
+
+
+class _Devices(dict[int, Device]):
+    def __missing__(self, id_: int) -> Device:
+        return Device(id_, "", "")
+
+
+class _Numbers(dict[int, str]):
+    def __missing__(self, id_: int) -> str:
+        return ""
+
+
+BY_ID: Final = Names(_Devices(), _Numbers())
+"""Any device and any DID by its id alone: whether it is there, somebody else finds out."""
 
 
 def state_document(flow: StateFlow) -> Document:

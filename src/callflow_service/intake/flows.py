@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
-from callflow_service.domain.callflow import Device, State
-from callflow_service.domain.flow_documents import Names, read_rules
+from callflow_service.domain.callflow import State
+from callflow_service.domain.flow_documents import BY_ID, read_rules
 from callflow_service.domain.flow_documents import read_action as read_stored_action
 from callflow_service.intake.placing import Placed
 from callflow_service.repositories.callflows import stored_columns
@@ -13,32 +13,13 @@ from callflow_service.resources.flows import FlowItem, SentState
 _NOTHING = SentState.model_validate({"otherwise": {"action": "empty"}})
 
 
-class _Devices(dict[int, Device]):
-    """Any device by its id alone: whether it is there, the checks find out."""
-
-    def __missing__(self, id_: int) -> Device:
-        return Device(id_, "", "")
-
-
-class _Numbers(dict[int, str]):
-    """Any DID by its id alone, likewise."""
-
-    def __missing__(self, id_: int) -> str:
-        return ""
-
-
-_NAMES = Names(_Devices(), _Numbers())
-
-
 def flow_records(placed: Placed, item: FlowItem) -> Iterator[dict[str, object]]:
     """A row for each state; in one that is not named nothing is set."""
     line = placed.lines.get("device", placed.line)
     for state in State:
         sent = getattr(item.states, state) or _NOTHING
         document = sent.model_dump(mode="json", by_alias=True)
-        columns = stored_columns(
-            read_stored_action(document["otherwise"], _NAMES), read_rules(document["rules"], _NAMES)
-        )
+        columns = stored_columns(read_stored_action(document["otherwise"], BY_ID), read_rules(document["rules"], BY_ID))
         place = {"position": placed.position, "device_line": line, "device_id": item.device}
         yield {**place, "state": state.value, "priority": 1, **columns}
 

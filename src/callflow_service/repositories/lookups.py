@@ -1,19 +1,19 @@
 """What the router needs to know: the devices of a call, what is set for them, and where that leads."""
 
-import json
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
+import orjson
 from asyncpg import Connection
 
 from callflow_service.domain.asked import SwitchUser
-from callflow_service.domain.callflow import CallFlow, Device, Rule, State, StateFlow
+from callflow_service.domain.callflow import CallFlow, Rule, State, StateFlow
 from callflow_service.domain.dialing import ChainHeader, Identity, LegRules, Redirected, Rejected, TrunkRules
-from callflow_service.domain.flow_documents import Names, read_action, read_rules
-from callflow_service.domain.routing import NO_CIRCUMSTANCES, Circumstances, Facts, RoutedDevice
-from callflow_service.domain.targets import NO_TARGET_RULES, TargetRules
+from callflow_service.domain.flow_documents import BY_ID, Names, read_action, read_rules
+from callflow_service.domain.routing import Circumstances, Facts, RoutedDevice
+from callflow_service.domain.targets import NO_TARGET_RULES
 from callflow_service.repositories.callflows import call_flow
 from callflow_service.repositories.targets import read_target_rules, target_rules_of
 
@@ -56,8 +56,7 @@ SELECT device.id = (SELECT id FROM named),
     device.id, device.technology, device.name, owner.username, device.caller_number, device.caller_name,
     device.ring_seconds, ARRAY(SELECT did.number FROM did WHERE did.device_id = device.id ORDER BY did.id LIMIT 20),
     own.number, own.device_id, flow.state,
-    flow.action, target.id, target.technology, target.name, flow.target_number, flow.caller_id,
-    shown.id, shown.number, flow.caller_id_text,
+    flow.action, flow.target_device_id, flow.target_number, flow.caller_id, shown.id, shown.number, flow.caller_id_text,
     flow.otherwise::text, flow.rules::text,
     CASE WHEN flow.rules IS NOT NULL OR flow.otherwise IS NOT NULL THEN
         (SELECT callflow_notes(array_agg(id), $4, $5) FROM near) END,
@@ -66,7 +65,6 @@ FROM near
 JOIN device ON device.id = near.id
 JOIN account AS owner ON owner.id = device.owner_id
 LEFT JOIN callflow AS flow ON flow.device_id = device.id AND flow.priority = 1
-LEFT JOIN device AS target ON target.id = flow.target_device_id
 LEFT JOIN did AS own ON ltrim(own.number, '+') = ltrim(flow.target_number, '+')
 LEFT JOIN did AS shown ON shown.id = flow.caller_id_did_id"""  # noqa: S608 - our own text
 
@@ -115,18 +113,14 @@ async def find(connection: Connection, device_ids: Iterable[int], asking: Asking
     A number that was called is a DID, a leading `+` aside, else a device's name.
     """
     ids = list(device_ids)
-    gathered = _Gathered(asking)
     rows = await connection.fetch(_FIND, ids, asking.called, asking.technologies, asking.caller, asking.is_anonymous)
-    gathered.add(rows, known=ids)
-    return Found(gathered.named, gathered.facts())
+    return _found(rows, asking, known=ids)
 
 
 async def follow(connection: Connection, device_id: int, asking: Asking, *, steps: int) -> Facts:
     """The facts about every device that a call to this one may be passed on to before it rings, in one statement."""
-    gathered = _Gathered(asking)
     rows = await connection.fetch(_FOLLOW, device_id, steps, _MOST_FOLLOWED, asking.caller, asking.is_anonymous)
-    gathered.add(rows, known=[device_id])
-    return gathered.facts()
+    return _found(rows, asking, known=[device_id]).facts
 
 
 async def switch_users(connection: Connection) -> dict[str, SwitchUser]:
@@ -138,7 +132,7 @@ async def switch_users(connection: Connection) -> dict[str, SwitchUser]:
             password_hash,
             domain,
             trust_headers,
-            {name: template or "" for name, template in json.loads(dial).items()},
+            {name: template or "" for name, template in orjson.loads(dial).items()},
             LegRules(Rejected(rejected), Redirected(redirected), early_media, _trunk(trunk)),
         )
         for username, password_hash, domain, trust_headers, dial, rejected, redirected, early_media, trunk in rows
@@ -148,7 +142,7 @@ async def switch_users(connection: Connection) -> dict[str, SwitchUser]:
 def _trunk(text: str | None) -> TrunkRules | None:
     if text is None:
         return None
-    stored = json.loads(text)
+    stored = orjson.loads(text)
     return TrunkRules(
         stored["from_host"] or "",
         Identity(stored["identity"]),
@@ -156,84 +150,96 @@ def _trunk(text: str | None) -> TrunkRules | None:
     )
 
 
-@dataclass(slots=True)
-class _Gathered:
-    """Rows, one for each state of each device, put together."""
-
-    asking: Asking
+def _found(rows: Sequence[Any], asking: Asking, *, known: Iterable[int]) -> Found:
+    """What rows say, one for each state of each device; of a `known` device without rows, that it is not there."""
     named: int | None = None
-    _devices: dict[int, tuple[Any, ...]] = field(default_factory=dict)
-    _flows: dict[int, dict[State, StateFlow]] = field(default_factory=dict)
-    _own_numbers: dict[str, int | None] = field(default_factory=dict)
-    _known: set[int] = field(default_factory=set)
-    _targets: dict[int, TargetRules] = field(default_factory=dict)
-    _circumstances: Circumstances = NO_CIRCUMSTANCES
+    devices: dict[int, list[Any]] = {id_: [] for id_ in known}
+    own_numbers: dict[str, int | None] = {}
+    notes: Sequence[str | None] | None = None
+    for row in rows:
+        device_id: int = row[1]
+        devices.setdefault(device_id, []).append(row)
+        if row[0]:
+            named = device_id
+        if row[9] is not None:
+            own_numbers[row[9].lstrip("+")] = row[10]
+        # The same stand in every row that needs them.
+        notes = notes or row[21]
+    if notes is None:
+        read = {id_: _device(of_one, None) if of_one else None for id_, of_one in devices.items()}
+        return Found(named, Facts(read, own_numbers))
+    dids, more_own_numbers, schedules, caller_lists, internal_for = notes
+    circumstances = Circumstances(
+        asking.open_schedules(schedules) if schedules else frozenset(),
+        frozenset(orjson.loads(caller_lists or "[]")),
+        frozenset(orjson.loads(internal_for or "[]")),
+    )
+    own_numbers |= orjson.loads(more_own_numbers or "{}")
+    return Found(named, Facts(_Devices(devices, dids), own_numbers, circumstances))
 
-    def add(self, rows: Sequence[Any], *, known: Iterable[int]) -> None:
-        self._known.update(known)
-        for row in rows:
-            device_id: int = row[1]
-            if row[0]:
-                self.named = device_id
-            self._devices[device_id] = row[1:9]
-            flows = self._flows.setdefault(device_id, {})
-            own_number, own_device, state = row[9:12]
-            if own_number is not None:
-                self._own_numbers[own_number.lstrip("+")] = own_device
-            if state is not None:
-                *documents, targets = row[21:]
-                if targets is not None:
-                    self._targets[device_id] = read_target_rules(targets)
-                shown = call_flow(row[12:21])
-                flows[State(state)] = StateFlow(shown) if documents[-1] is None else self._whole(shown, *documents)
 
-    def _whole(self, shown: CallFlow, otherwise: str | None, rules: str | None, notes: list[str | None]) -> StateFlow:
-        """A state with what its columns cannot say."""
-        devices, dids, own_numbers, schedules, caller_lists, internal_for = notes
-        # The same notes stand in every row that needs them.
-        if self._circumstances is NO_CIRCUMSTANCES:
-            self._own_numbers |= json.loads(own_numbers) if own_numbers else {}
-            self._circumstances = Circumstances(
-                self.asking.open_schedules(schedules) if schedules else frozenset(),
-                frozenset(json.loads(caller_lists)) if caller_lists else frozenset(),
-                frozenset(json.loads(internal_for)) if internal_for else frozenset(),
-            )
-        return StateFlow(
-            _read_action(otherwise, devices, dids) if otherwise else shown,
-            _read_rules(rules, devices, dids) if rules else (),
-        )
+class _Devices(Mapping[int, RoutedDevice | None]):
+    """The devices of some rows, each read when it is first asked for: rules lead to many that a call never meets."""
 
-    def facts(self) -> Facts:
-        devices: dict[int, RoutedDevice | None] = dict.fromkeys(self._known)
-        for device_id, (_, technology, name, owner, number, caller_name, ring_seconds, dids) in self._devices.items():
-            devices[device_id] = RoutedDevice(
-                id=device_id,
-                technology=technology,
-                name=name,
-                owner=owner,
-                caller_number=number,
-                caller_name=caller_name,
-                ring_seconds=ring_seconds,
-                dids=tuple(dids),
-                flows=self._flows[device_id],
-                targets=self._targets.get(device_id, NO_TARGET_RULES),
-            )
-        return Facts(devices, self._own_numbers, self._circumstances)
+    __slots__ = ("_dids", "_read", "_rows")
+
+    def __init__(self, rows: Mapping[int, Sequence[Any]], dids: str | None) -> None:
+        self._rows = rows
+        self._dids = dids
+        self._read: dict[int, RoutedDevice | None] = {}
+
+    def __getitem__(self, device_id: int) -> RoutedDevice | None:
+        if device_id not in self._read:
+            rows = self._rows[device_id]
+            self._read[device_id] = _device(rows, self._dids) if rows else None
+        return self._read[device_id]
+
+    def __contains__(self, device_id: object) -> bool:
+        return device_id in self._rows
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+
+def _device(rows: Sequence[Any], dids: str | None) -> RoutedDevice:
+    _, id_, technology, name, owner, number, caller_name, ring_seconds, own_dids, *_ = rows[0]
+    targets = next((row[22] for row in rows if row[22]), None)
+    return RoutedDevice(
+        id=id_,
+        technology=technology,
+        name=name,
+        owner=owner,
+        caller_number=number,
+        caller_name=caller_name,
+        ring_seconds=ring_seconds,
+        dids=tuple(own_dids),
+        flows={State(row[11]): _state(row, dids) for row in rows if row[11]},
+        targets=read_target_rules(targets) if targets else NO_TARGET_RULES,
+    )
+
+
+def _state(row: Any, dids: str | None) -> StateFlow:  # noqa: ANN401 - asyncpg carries no types
+    action, target_id, *shown, otherwise, rules = row[12:21]
+    return StateFlow(
+        _read_action(otherwise, dids) if otherwise else call_flow((action, target_id, "", "", *shown)),
+        _read_rules(rules, dids) if rules else (),
+    )
 
 
 # To read a document takes longer than to ask all of its rules.
 @lru_cache(_REMEMBERED)
-def _read_rules(rules: str, devices: str | None, dids: str | None) -> tuple[Rule, ...]:
-    return read_rules(json.loads(rules), _names(devices, dids))
+def _read_rules(rules: str, dids: str | None) -> tuple[Rule, ...]:
+    return read_rules(orjson.loads(rules), _names(dids))
 
 
 @lru_cache(_REMEMBERED)
-def _read_action(action: str, devices: str | None, dids: str | None) -> CallFlow:
-    return read_action(json.loads(action), _names(devices, dids))
+def _read_action(action: str, dids: str | None) -> CallFlow:
+    return read_action(orjson.loads(action), _names(dids))
 
 
-def _names(devices: str | None, dids: str | None) -> Names:
-    return Names(
-        {int(id_): Device(int(id_), *labels) for id_, labels in json.loads(devices or "{}").items()},
-        {int(id_): number for id_, number in json.loads(dids or "{}").items()},
-    )
+def _names(dids: str | None) -> Names:
+    # The router knows the devices by their ids.
+    return Names(BY_ID.devices, {int(id_): number for id_, number in orjson.loads(dids or "{}").items()})

@@ -107,7 +107,7 @@ class Calls:
             trust_headers=switch.trust_headers,
             domain=switch.domain,
             can_ring=lambda device: bool(plan.device(device.technology, device.name)),
-            can_dial_numbers=bool(plan.number("0")),
+            can_dial_numbers=plan.dials_numbers,
             trunk=plan.legs.trunk or NO_TRUNK,
             refusal=lambda device, number: self.refusal(device.targets, number),
         )

@@ -116,6 +116,11 @@ class _Router:
             raise FactsMissing(device_id)
         return self.facts.devices[device_id]
 
+    def _label(self, device: Device) -> str:
+        # The flow may name it by its id alone.
+        known = self.facts.devices.get(device.id)
+        return known.label if known else device.label
+
     @property
     def called(self) -> str:
         path = self.question.path
@@ -277,7 +282,7 @@ class _Router:
 
     def _stepped(self, device: RoutedDevice, arrival: _Arrival, hop: Hop, step: Step, *, of: int) -> _End | None:
         """Where the call ends up by one step; None if the step is refused."""
-        name = step.destination if isinstance(step.destination, str) else step.destination.label
+        name = step.destination if isinstance(step.destination, str) else self._label(step.destination)
         place = f", step {hop.step} of {of}" if of > 1 else ""
         self.steps.append(f"{_said(device.label)} {_WHEN[hop.state]}: forward to {_said(name)}{place}")
         if step.held_until and self.question.at < step.held_until:
@@ -330,7 +335,7 @@ class _Router:
         return _End(RouteAction.FORWARD, passed_on, target=number)
 
     def _to_voicemail(self, device: RoutedDevice, arrival: _Arrival, state: State, voicemail: Voicemail) -> _End | None:
-        of = f" of {_said(voicemail.of.label)}" if voicemail.of else ""
+        of = f" of {_said(self._label(voicemail.of))}" if voicemail.of else ""
         self.steps.append(f"{_said(device.label)} {_WHEN[state]}: voicemail{of}")
         mailbox = self.device(voicemail.of.id) if voicemail.of else device
         if mailbox is None:
@@ -339,7 +344,7 @@ class _Router:
         return _End(RouteAction.VOICEMAIL, arrival, mailbox=mailbox)
 
     def _to_fax(self, device: RoutedDevice, arrival: _Arrival, detection: FaxDetect) -> _End | None:
-        self.steps.append(f"{_said(device.label)} before call: fax detection, to {_said(detection.fax.label)}")
+        self.steps.append(f"{_said(device.label)} before call: fax detection, to {_said(self._label(detection.fax))}")
         fax = self.device(detection.fax.id)
         if fax is None:
             self._refused(f"device {detection.fax.id} is not there")

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 from callflow_service.domain.callerid import (
     Caller,
@@ -128,8 +128,8 @@ class FactsMissing(Exception):
         self.device_id = device_id
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+# This and the answer are made for every lookup. A tuple is made in half the time of a frozen dataclass.
+class Question(NamedTuple):
     """What a switch asks.
 
     `device` is the device's id, None for the one that `path` ends in; an id below 0 (`NAMES_NOTHING`) is a device that
@@ -179,8 +179,7 @@ class Rules:
     refusal: Callable[[RoutedDevice, str], Refusal | None] = lambda _, __: None
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """What the switch is to do, and all it needs for it.
 
     `mailbox` is the device whose voicemail takes the call.
