@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import NamedTuple
 
 from callflow_service.domain.callerid import Caller
 from callflow_service.domain.callflow import State
@@ -31,8 +32,7 @@ class SwitchUser:
         return plan
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """One question of a switch.
 
     Attributes:

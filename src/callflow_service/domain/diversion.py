@@ -76,8 +76,7 @@ _CAUSE = re.compile(r"[1-6][0-9]{2}", re.ASCII)
 _REASON_CAUSE = re.compile(r"(?:^|,)\s*SIP\s*;[^,]*?\bcause=([1-6][0-9]{2})\b", re.ASCII | re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class Diversion:
+class Diversion(NamedTuple):
     """One entry of `Diversion`: the party that diverted, why, how often, and what of it is withheld."""
 
     user: str
@@ -123,8 +122,7 @@ class Came:
         return sum((entry.cause is not None) + (entry.left is not None) for entry in self.history)
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
+class Stop(NamedTuple):
     """A party on the way of a call: a device that diverted it in the state `left`, or the leg's target (None).
 
     `address` is what the headers of this leg call it; `known_as` is every user part that means the same party.
@@ -153,7 +151,7 @@ def read(diversion: str, history_info: str, *, domain: str, withheld: bool = Fal
     """
     diversions, history = _read_diversion(diversion, domain), _read_history(history_info, domain)
     if withheld:
-        diversions = tuple(replace(entry, privacy=_PRIVATE) for entry in diversions)
+        diversions = tuple(entry._replace(privacy=_PRIVATE) for entry in diversions)
         history = tuple(replace(entry, privacy=_WITHHELD) for entry in history)
     return Came(diversions, history)
 

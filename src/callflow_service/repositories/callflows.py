@@ -197,18 +197,16 @@ def stored_columns(flow: CallFlow, rules: Sequence[Rule] | None) -> dict[str, An
 def call_flow(columns: tuple[Any, ...]) -> CallFlow:
     """A stored call flow, from: action, target id, technology and name, number, caller ID, DID id and number, text."""
     action, target_id, technology, name, number, caller_id, did_id, did_number, custom = columns
-    match Action(action):
+    match action:
         case Action.EMPTY:
             return Empty()
         case Action.VOICEMAIL:
             return Voicemail()
         case Action.FAX_DETECT:
             return FaxDetect(Device(target_id, technology, name))
-        case Action.FORWARD:
+        case _:
             destination = number if target_id is None else Device(target_id, technology, name)
-            return Forward.to(destination, _caller_id(CallerIdKind(caller_id), did_id, did_number, custom))
-        case _ as never:
-            assert_never(never)
+            return Forward.to(destination, _caller_id(caller_id, did_id, did_number, custom))
 
 
 def _account(row: tuple[Any, ...]) -> Account | None:
@@ -254,7 +252,7 @@ def _caller_id_columns(choice: CallerId) -> tuple[CallerIdKind, int | None, str 
             assert_never(choice)
 
 
-def _caller_id(kind: CallerIdKind, did_id: int, did_number: str, custom: str) -> CallerId:
+def _caller_id(kind: str, did_id: int, did_number: str, custom: str) -> CallerId:
     match kind:
         case CallerIdKind.DEVICE:
             return FromDevice()
@@ -262,10 +260,8 @@ def _caller_id(kind: CallerIdKind, did_id: int, did_number: str, custom: str) ->
             return AsItComes()
         case CallerIdKind.DID:
             return FromDid(did_id, did_number)
-        case CallerIdKind.CUSTOM:
-            return Custom(custom)
         case _:
-            assert_never(kind)
+            return Custom(custom)
 
 
 def _raise_vanished(error: IntegrityConstraintViolationError, flow: CallFlow) -> NoReturn:

@@ -1,9 +1,8 @@
 """What the router needs to know: the devices of a call, what is set for them, and where that leads."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 from asyncpg import Connection
@@ -18,16 +17,14 @@ from callflow_service.repositories.callflows import call_flow
 from callflow_service.repositories.targets import read_target_rules, target_rules_of
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """The device that was called, where there is one, and the facts about it and its neighbours."""
 
     device_id: int | None
     facts: Facts
 
 
-@dataclass(frozen=True, slots=True)
-class Asking:
+class Asking(NamedTuple):
     """What of a question the database is asked about.
 
     Attributes:
@@ -45,6 +42,7 @@ class Asking:
     open_schedules: Callable[[str], frozenset[int]]
 
 
+_STATES: Final = {state.value: state for state in State}
 # A chain of forwards that leads to more devices than this is followed no further.
 _MOST_FOLLOWED: Final = 1_000
 # Documents that calls asked for lately. One of ten rules takes some ten kilobytes.
@@ -216,7 +214,7 @@ def _device(rows: Sequence[Any], dids: str | None) -> RoutedDevice:
         caller_name=caller_name,
         ring_seconds=ring_seconds,
         dids=tuple(own_dids),
-        flows={State(row[11]): _state(row, dids) for row in rows if row[11]},
+        flows={_STATES[row[11]]: _state(row, dids) for row in rows if row[11]},
         targets=read_target_rules(targets) if targets else NO_TARGET_RULES,
     )
 

@@ -1,7 +1,7 @@
 """Follow the call flows of the devices on a call's way, without asking anybody."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final, assert_never
 
 from callflow_service.domain.callerid import (
@@ -154,7 +154,7 @@ class _Router:
         if end is None:
             return self._nothing(arrival, question)
         if end.action is RouteAction.RING and end.arrival.hops != hops:
-            return replace(end, action=RouteAction.FORWARD)
+            end.action = RouteAction.FORWARD
         if end.action is RouteAction.RING and question.path is None and device and device.is_untouched:
             return self._nothing(arrival, question)
         return end
@@ -264,9 +264,8 @@ class _Router:
         """
         outcome: _End | None = None
         for number, step in enumerate(forward.steps[after:], after + 1):
-            end = self._stepped(
-                device, arrival, Hop(hop.device_id, hop.state, hop.rule, number), step, of=len(forward.steps)
-            )
+            here = hop if number == hop.step else Hop(hop.device_id, hop.state, hop.rule, number)
+            end = self._stepped(device, arrival, here, step, of=len(forward.steps))
             if end and not end.is_outcome:
                 return end
             outcome = end or outcome
@@ -319,7 +318,7 @@ class _Router:
         if device is None:
             self._refused(f"device {device_id} is not there")
             return None
-        end = self._arrived(device, replace(passed_on, device=device))
+        end = self._arrived(device, _Arrival(device, passed_on.caller, passed_on.hops, passed_on.ring_seconds))
         if end is None:
             self._refused(f"{_said(device.label)} can neither be rung nor pass the call on")
         return end

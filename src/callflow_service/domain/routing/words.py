@@ -128,7 +128,8 @@ class FactsMissing(Exception):
         self.device_id = device_id
 
 
-# This and the answer are made for every lookup. A tuple is made in half the time of a frozen dataclass.
+# What is asked, what holds and what is answered are made for every lookup: a tuple takes half the time of a frozen
+# dataclass.
 class Question(NamedTuple):
     """What a switch asks.
 
@@ -158,8 +159,7 @@ class Question(NamedTuple):
         return self.path.hops if self.path else ()
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
+class Rules(NamedTuple):
     """What holds for the switch that asks.
 
     `limit` is the most diversions a call may take, `max_legs` how often it may ring somebody, `number_ring_seconds` how
