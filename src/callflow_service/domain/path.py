@@ -91,7 +91,7 @@ class Path:
             details += f".k{self.legs}"
         if self.called:
             details += f".n{self.called.translate(_SIGNS)}"
-        if any(hop.rule or hop.step != 1 for hop in self.hops):
+        if self.hops and any(hop.rule or hop.step != 1 for hop in self.hops):
             details += ".c" + "-".join(f"{hop.rule}-{hop.step}" for hop in self.hops)
         if self.left:
             details += ".r" + "-".join(map(str, self.left))

@@ -53,11 +53,11 @@ _COLUMNS: Final = f"""
 SELECT device.id = (SELECT id FROM named),
     device.id, device.technology, device.name, owner.username, device.caller_number, device.caller_name,
     device.ring_seconds, ARRAY(SELECT did.number FROM did WHERE did.device_id = device.id ORDER BY did.id LIMIT 20),
-    own.number, own.device_id, flow.state,
-    flow.action, flow.target_device_id, flow.target_number, flow.caller_id, shown.id, shown.number, flow.caller_id_text,
-    flow.otherwise::text, flow.rules::text,
-    CASE WHEN flow.rules IS NOT NULL OR flow.otherwise IS NOT NULL THEN
-        (SELECT callflow_notes(array_agg(id), $4, $5) FROM near) END,
+    own.device_id, flow.state,
+    flow.action, flow.target_device_id, flow.target_number, flow.caller_id, flow.caller_id_did_id, shown.number,
+    flow.caller_id_text,
+    CASE WHEN num_nonnulls(flow.rules, flow.otherwise) > 0 THEN
+        ARRAY[flow.otherwise::text, flow.rules::text] || (SELECT callflow_notes(array_agg(id), $4, $5) FROM near) END,
     CASE WHEN num_nonnulls(flow.target_number, flow.rules, flow.otherwise) > 0 THEN {target_rules_of("owner")} END
 FROM near
 JOIN device ON device.id = near.id
@@ -153,43 +153,42 @@ def _found(rows: Sequence[Any], asking: Asking, *, known: Iterable[int]) -> Foun
     named: int | None = None
     devices: dict[int, list[Any]] = {id_: [] for id_ in known}
     own_numbers: dict[str, int | None] = {}
-    notes: Sequence[str | None] | None = None
+    documents: Sequence[str | None] | None = None
     for row in rows:
         device_id: int = row[1]
         devices.setdefault(device_id, []).append(row)
         if row[0]:
             named = device_id
         if row[9] is not None:
-            own_numbers[row[9].lstrip("+")] = row[10]
-        # The same stand in every row that needs them.
-        notes = notes or row[21]
-    if notes is None:
-        read = {id_: _device(of_one, None) if of_one else None for id_, of_one in devices.items()}
+            own_numbers[row[13].lstrip("+")] = row[9]
+        documents = documents or row[18]
+    if documents is None:
+        read = {id_: _device(of_one) if of_one else None for id_, of_one in devices.items()}
         return Found(named, Facts(read, own_numbers))
-    dids, more_own_numbers, schedules, caller_lists, internal_for = notes
+    # All but the first two are the same wherever there are any.
+    _, _, _, more_own_numbers, schedules, caller_lists, internal_for = documents
     circumstances = Circumstances(
         asking.open_schedules(schedules) if schedules else frozenset(),
         frozenset(orjson.loads(caller_lists or "[]")),
         frozenset(orjson.loads(internal_for or "[]")),
     )
     own_numbers |= orjson.loads(more_own_numbers or "{}")
-    return Found(named, Facts(_Devices(devices, dids), own_numbers, circumstances))
+    return Found(named, Facts(_Devices(devices), own_numbers, circumstances))
 
 
 class _Devices(Mapping[int, RoutedDevice | None]):
     """The devices of some rows, each read when it is first asked for: rules lead to many that a call never meets."""
 
-    __slots__ = ("_dids", "_read", "_rows")
+    __slots__ = ("_read", "_rows")
 
-    def __init__(self, rows: Mapping[int, Sequence[Any]], dids: str | None) -> None:
+    def __init__(self, rows: Mapping[int, Sequence[Any]]) -> None:
         self._rows = rows
-        self._dids = dids
         self._read: dict[int, RoutedDevice | None] = {}
 
     def __getitem__(self, device_id: int) -> RoutedDevice | None:
         if device_id not in self._read:
             rows = self._rows[device_id]
-            self._read[device_id] = _device(rows, self._dids) if rows else None
+            self._read[device_id] = _device(rows) if rows else None
         return self._read[device_id]
 
     def __contains__(self, device_id: object) -> bool:
@@ -202,9 +201,9 @@ class _Devices(Mapping[int, RoutedDevice | None]):
         return len(self._rows)
 
 
-def _device(rows: Sequence[Any], dids: str | None) -> RoutedDevice:
+def _device(rows: Sequence[Any]) -> RoutedDevice:
     _, id_, technology, name, owner, number, caller_name, ring_seconds, own_dids, *_ = rows[0]
-    targets = next((row[22] for row in rows if row[22]), None)
+    targets = next((row[19] for row in rows if row[19]), None)
     return RoutedDevice(
         id=id_,
         technology=technology,
@@ -214,17 +213,18 @@ def _device(rows: Sequence[Any], dids: str | None) -> RoutedDevice:
         caller_name=caller_name,
         ring_seconds=ring_seconds,
         dids=tuple(own_dids),
-        flows={_STATES[row[11]]: _state(row, dids) for row in rows if row[11]},
+        flows={_STATES[row[10]]: _state(row) for row in rows if row[10]},
         targets=read_target_rules(targets) if targets else NO_TARGET_RULES,
     )
 
 
-def _state(row: Any, dids: str | None) -> StateFlow:  # noqa: ANN401 - asyncpg carries no types
-    action, target_id, *shown, otherwise, rules = row[12:21]
-    return StateFlow(
-        _read_action(otherwise, dids) if otherwise else call_flow((action, target_id, "", "", *shown)),
-        _read_rules(rules, dids) if rules else (),
-    )
+def _state(row: Any) -> StateFlow:  # noqa: ANN401 - asyncpg carries no types
+    action, target_id, *more, documents = row[11:19]
+    shown = call_flow((action, target_id, "", "", *more))
+    if documents is None:
+        return StateFlow(shown)
+    otherwise, rules, dids, *_ = documents
+    return StateFlow(_read_action(otherwise, dids) if otherwise else shown, _read_rules(rules, dids) if rules else ())
 
 
 # To read a document takes longer than to ask all of its rules.

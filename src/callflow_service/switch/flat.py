@@ -1,10 +1,11 @@
 """Asterisk and OpenSIPS: the shared names, form-encoded or as flat JSON on one line."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote, urlencode
+
+import orjson
 
 from callflow_service.domain.asked import Asked
 from callflow_service.domain.dialing import DialPlan
@@ -80,7 +81,7 @@ URI_TEMPLATES: Final = {
 
 def one_line(document: Mapping[str, object]) -> bytes:
     """JSON on one line: some clients read no further."""
-    return json.dumps(document).encode()
+    return orjson.dumps(document)
 
 
 def _written(answer: Answer, values: Mapping[str, str]) -> tuple[str, bytes]:
