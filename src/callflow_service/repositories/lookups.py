@@ -56,9 +56,10 @@ SELECT device.id = (SELECT id FROM named),
     own.device_id, flow.state,
     flow.action, flow.target_device_id, flow.target_number, flow.caller_id, flow.caller_id_did_id, shown.number,
     flow.caller_id_text,
-    CASE WHEN num_nonnulls(flow.rules, flow.otherwise) > 0 THEN
+    CASE WHEN flow.rules IS NOT NULL OR flow.otherwise IS NOT NULL THEN
         ARRAY[flow.otherwise::text, flow.rules::text] || (SELECT callflow_notes(array_agg(id), $4, $5) FROM near) END,
-    CASE WHEN num_nonnulls(flow.target_number, flow.rules, flow.otherwise) > 0 THEN {target_rules_of("owner")} END
+    CASE WHEN flow.target_number IS NOT NULL OR flow.rules IS NOT NULL OR flow.otherwise IS NOT NULL THEN
+        {target_rules_of("owner")} END
 FROM near
 JOIN device ON device.id = near.id
 JOIN account AS owner ON owner.id = device.owner_id
@@ -77,7 +78,7 @@ _FIND: Final = f"""WITH named AS MATERIALIZED (
     SELECT unnest($1::bigint[]) AS id UNION SELECT id FROM named
 ), near AS (
     SELECT DISTINCT unnest(ARRAY[start.id, flow.target_device_id, did.device_id]
-        || CASE WHEN num_nonnulls(flow.rules, flow.otherwise) > 0
+        || CASE WHEN flow.rules IS NOT NULL OR flow.otherwise IS NOT NULL
             THEN callflow_leads(flow.device_id, flow.state) END) AS id
     FROM start
     LEFT JOIN callflow AS flow ON flow.device_id = start.id AND flow.priority = 1
