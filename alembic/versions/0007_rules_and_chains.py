@@ -130,20 +130,6 @@ $$"""
 # would take longer to begin than the usual lookup as a whole; in PL/pgSQL, which is not drawn into the statement.
 _ASKED = (
     """
-CREATE FUNCTION callflow_leads(device bigint, in_state text) RETURNS bigint[] LANGUAGE plpgsql STABLE AS $$
-DECLARE
-    leads bigint[];
-    numbers text[];
-BEGIN
-    SELECT array_agg(target_device_id), array_remove(array_agg(ltrim(target_number, '+')), NULL) INTO leads, numbers
-    FROM callflow_reference WHERE device_id = device AND state = in_state;
-    IF numbers <> '{}' THEN
-        leads := leads || ARRAY(SELECT did.device_id FROM did WHERE ltrim(did.number, '+') = ANY (numbers));
-    END IF;
-    RETURN leads;
-END
-$$""",
-    """
 CREATE FUNCTION callflow_target_rules(account bigint) RETURNS text LANGUAGE plpgsql STABLE AS $$
 BEGIN
     -- Where nobody has any, which the index of those that have some tells at once.
@@ -172,6 +158,7 @@ LANGUAGE plpgsql STABLE AS $$
 DECLARE
     named record;
     digits text := ltrim(caller, '+');
+    entries text[];
     dids text;
     own_numbers text;
     schedules text;
@@ -201,11 +188,17 @@ BEGIN
     END IF;
     -- A caller is in a list by its number, by each prefix of it, and by `anonymous`.
     IF named.caller_lists <> '{}' THEN
+        IF is_anonymous THEN
+            entries := ARRAY['anonymous'];
+        END IF;
+        IF digits ~ '^[0-9]+$' THEN
+            entries := entries || digits;
+            FOR length IN 1 .. length(digits) LOOP
+                entries := entries || (left(digits, length) || '*');
+            END LOOP;
+        END IF;
         caller_lists := (SELECT json_agg(entry.list_id) FROM caller_list_entry AS entry
-            WHERE entry.list_id = ANY (named.caller_lists) AND entry.entry = ANY (
-                CASE WHEN is_anonymous THEN ARRAY['anonymous'] END
-                || CASE WHEN digits ~ '^[0-9]+$' THEN digits || ARRAY(
-                    SELECT left(digits, length) || '*' FROM generate_series(1, length(digits)) AS length) END));
+            WHERE entry.list_id = ANY (named.caller_lists) AND entry.entry = ANY (entries));
     END IF;
     IF named.asks_internal THEN
         internal_for := (SELECT json_agg(device.id)
@@ -341,7 +334,7 @@ def _drop_rules_and_chains() -> None:
         op.execute(f"DROP TRIGGER {trigger} ON callflow")
     op.execute("DROP FUNCTION callflow_references")
     op.execute("DROP FUNCTION callflow_shown_alone")
-    for function in ("callflow_notes", "callflow_target_rules", "callflow_leads"):
+    for function in ("callflow_notes", "callflow_target_rules"):
         op.execute(f"DROP FUNCTION {function}")
     op.drop_index("ix_account_with_target_rules", table_name="account")
     op.drop_table("callflow_reference")

@@ -45,8 +45,8 @@ class Asking(NamedTuple):
 _STATES: Final = {state.value: state for state in State}
 # A chain of forwards that leads to more devices than this is followed no further.
 _MOST_FOLLOWED: Final = 1_000
-# Documents that calls asked for lately. One of ten rules takes some ten kilobytes.
-_REMEMBERED: Final = 1_000
+# Documents that calls asked for lately. One of ten rules takes some eight kilobytes.
+_REMEMBERED: Final = 2_000
 
 # Put into both statements below: the text is ours, nothing of a request is in it.
 _COLUMNS: Final = f"""
@@ -77,12 +77,12 @@ _FIND: Final = f"""WITH named AS MATERIALIZED (
 ), start AS MATERIALIZED (
     SELECT unnest($1::bigint[]) AS id UNION SELECT id FROM named
 ), near AS (
-    SELECT DISTINCT unnest(ARRAY[start.id, flow.target_device_id, did.device_id]
-        || CASE WHEN flow.rules IS NOT NULL OR flow.otherwise IS NOT NULL
-            THEN callflow_leads(flow.device_id, flow.state) END) AS id
+    SELECT DISTINCT unnest(ARRAY[start.id, flow.target_device_id, lead.target_device_id, did.device_id]) AS id
     FROM start
     LEFT JOIN callflow AS flow ON flow.device_id = start.id AND flow.priority = 1
-    LEFT JOIN did ON ltrim(did.number, '+') = ltrim(flow.target_number, '+')
+    LEFT JOIN callflow_reference AS lead ON lead.state = flow.state
+        AND lead.device_id = CASE WHEN flow.rules IS NOT NULL OR flow.otherwise IS NOT NULL THEN flow.device_id END
+    LEFT JOIN did ON ltrim(did.number, '+') = ltrim(coalesce(lead.target_number, flow.target_number), '+')
 ){_COLUMNS}"""  # noqa: S608 - see _COLUMNS
 
 # All the devices that forwards before the call can lead to from one device, at most $2 steps on.
