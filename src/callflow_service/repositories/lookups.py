@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 import orjson
 from asyncpg import Connection
@@ -15,6 +15,8 @@ from callflow_service.domain.routing import Circumstances, Facts, RoutedDevice
 from callflow_service.domain.targets import NO_TARGET_RULES
 from callflow_service.repositories.callflows import call_flow
 from callflow_service.repositories.targets import read_target_rules, target_rules_of
+
+T = TypeVar("T")
 
 
 class Found(NamedTuple):
@@ -45,8 +47,10 @@ class Asking(NamedTuple):
 _STATES: Final = {state.value: state for state in State}
 # A chain of forwards that leads to more devices than this is followed no further.
 _MOST_FOLLOWED: Final = 1_000
-# Documents that calls asked for lately. One of ten rules takes some eight kilobytes.
-_REMEMBERED: Final = 2_000
+# Documents that calls asked for lately, and how many characters one that is remembered may have: together some forty
+# megabytes at most. Ten rules take some two thousand characters.
+_REMEMBERED: Final = 4_000
+_LONGEST_REMEMBERED: Final = 3_000
 
 # Put into both statements below: the text is ours, nothing of a request is in it.
 _COLUMNS: Final = f"""
@@ -225,17 +229,25 @@ def _state(row: Any) -> StateFlow:  # noqa: ANN401 - asyncpg carries no types
     if documents is None:
         return StateFlow(shown)
     otherwise, rules, dids, *_ = documents
-    return StateFlow(_read_action(otherwise, dids) if otherwise else shown, _read_rules(rules, dids) if rules else ())
+    return StateFlow(
+        _read_otherwise(otherwise, dids) if otherwise else shown,
+        _read_rules(rules, dids) if rules else (),
+    )
 
 
-# To read a document takes longer than to ask all of its rules.
-@lru_cache(_REMEMBERED)
+def _remembered(read: Callable[[str, str | None], T]) -> Callable[[str, str | None], T]:
+    # To read a document takes longer than to ask all of its rules.
+    kept = lru_cache(_REMEMBERED)(read)
+    return lambda text, dids: (kept if len(text) <= _LONGEST_REMEMBERED else read)(text, dids)
+
+
+@_remembered
 def _read_rules(rules: str, dids: str | None) -> tuple[Rule, ...]:
     return read_rules(orjson.loads(rules), _names(dids))
 
 
-@lru_cache(_REMEMBERED)
-def _read_action(action: str, dids: str | None) -> CallFlow:
+@_remembered
+def _read_otherwise(action: str, dids: str | None) -> CallFlow:
     return read_action(orjson.loads(action), _names(dids))
 
 
