@@ -28,6 +28,8 @@ def is_open(stored: Document, at: datetime, *, time_zone: str) -> bool:
     return schedules.is_open(schedule, at, partial(_is_holiday, schedule))
 
 
+# The calls of a second ask for the same.
+@lru_cache(_REMEMBERED)
 def open_schedules(stored: str, at: datetime, *, time_zone: str) -> frozenset[int]:
     """Which of some schedules are open at a moment; `stored` is a JSON object, for each id what `is_open` takes."""
     return frozenset(

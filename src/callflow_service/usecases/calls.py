@@ -75,7 +75,8 @@ class Calls:
         if asked.device_id is not None:
             named.append(asked.device_id)
         began = asked.path.began if asked.path else None
-        at = asked.at or (datetime.now(UTC) if began is None else began_at(began))
+        # To the second, as the marker has it: every question of a call then asks about the same time.
+        at = asked.at or (datetime.now(UTC).replace(microsecond=0) if began is None else began_at(began))
         asking = Asking(
             called=asked.called,
             technologies=self.technologies,
