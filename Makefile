@@ -75,7 +75,7 @@ bench: $(VENV)/benching ## Measure against the limits of the stack, in about twe
 bench-pages: $(VENV)/installed ## Measure pages of lists and searches among a million devices (BENCH_DATABASE_URL=)
 	@$(BIN)/python bench/run.py --pages
 
-bench-quick: $(VENV)/installed ## Measure updates and lookups in under a minute (Debian: wrk)
+bench-quick: $(VENV)/installed ## Measure updates and lookups in about a minute (Debian: wrk)
 	@$(BIN)/python bench/run.py --quick
 
 check: $(VENV)/developing ## Lint, types, import contracts, and whether the migrations match the tables

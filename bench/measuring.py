@@ -22,7 +22,7 @@ from callflow_service.storage.migrating import migrate
 
 RESULTS: Final = (
     *("update_vs_ceiling", "update_vs_usual", "lookup_vs_ceiling", "p99_vs_ceiling", "million_vs_ten_thousand"),
-    *("endurance", "rss_mb", "bulk_seconds", "page_vs_page", "search_million_vs_ten_thousand"),
+    *("rules_vs_none", "endurance", "rss_mb", "bulk_seconds", "page_vs_page", "search_million_vs_ten_thousand"),
 )
 """The numbers of the last line, in its order."""
 
@@ -87,6 +87,12 @@ class Bench:
         """The questions for a world."""
         file = self.folder / f"lookups-{devices}.tsv"
         traffic.write_lookups(file, devices=devices, count=self.effort.requests)
+        return file
+
+    def forwarded(self, devices: int, *, with_rules: bool) -> Path:
+        """The questions about devices that forward, for a world in which half of them have rules."""
+        file = self.folder / f"forwarded-{devices}-{with_rules}.tsv"
+        traffic.write_forwarded(file, devices=devices, count=self.effort.requests, with_rules=with_rules)
         return file
 
     def alternate(self, what: str, sides: Mapping[str, Callable[[int], float]]) -> Rates:

@@ -30,6 +30,7 @@ from callflow_service.storage.embedded import start_embedded
 
 _DEVICES: Final = 100_000
 _QUICK_DEVICES: Final = 20_000
+_RULED_DEVICES: Final = 24_000
 _SIZES: Final = (10_000, 1_000_000)
 
 QUICK: Final = Effort(rounds=3, seconds=2, warm_up=1, requests=10_000, endurance=0)
@@ -63,6 +64,19 @@ def compare(bench: Bench, *, devices: int) -> None:
                 bench.profile(f"{name}, a lookup", program, lookups)
             bench.compare_p99(ours, ceiling, updates, rate=median(bench.rates["updates"]["ours"]) / 2)
             bench.endure(ours, updates, url)
+
+
+def compare_rules(bench: Bench, *, devices: int) -> None:
+    """Lookups of devices whose forwards have ten rules, none of which holds, against those without rules."""
+    url = bench.make_world(devices)
+    asyncio.run(world.add_rules(url))
+    with programs.ours(url) as ours:
+        sides = {
+            name: asking(ours, bench.forwarded(devices, with_rules=with_rules))
+            for name, with_rules in (("ten rules", True), ("no rules", False))
+        }
+        rates = bench.alternate("lookups through rules", sides)
+    bench.results["rules_vs_none"] = measuring.ratio(rates, "ten rules", "no rules")
 
 
 def compare_sizes(bench: Bench) -> None:
@@ -110,6 +124,7 @@ def measure(effort: Effort, folder: Path, *, only_pages: bool = False) -> Bench:
         paging.compare_pages(bench)
         return bench
     compare(bench, devices=_DEVICES if effort.endurance else _QUICK_DEVICES)
+    compare_rules(bench, devices=_RULED_DEVICES)
     if effort.endurance:
         compare_sizes(bench)
         change_all(bench, devices=_DEVICES)
@@ -121,7 +136,7 @@ def main() -> None:
     """Measure, write the results and the chart, and print the line."""
     parser = argparse.ArgumentParser(description="Measure the service against the limits of its stack.")
     some = parser.add_mutually_exclusive_group()
-    some.add_argument("--quick", action="store_true", help="only the first three ratios, in under a minute")
+    some.add_argument("--quick", action="store_true", help="only the ratios of updates and lookups, in about a minute")
     some.add_argument("--pages", action="store_true", help="only the pages of lists, in some minutes")
     parser.add_argument("--out", type=Path, help="folder for results.json and the chart")
     options = parser.parse_args()

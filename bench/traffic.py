@@ -15,6 +15,7 @@ UPDATE_PATH: Final = "/billing/api/device_callflow_update"
 LOOKUP_PATH: Final = "/switch/kamailio"
 
 _SEED: Final = 20_240_601
+_BASIC: Final = base64.b64encode(":".join(SWITCH).encode()).decode()
 _STATES: Final = ("before_call", "no_answer", "failed", "busy")
 
 
@@ -32,10 +33,19 @@ def write_updates(file: Path, *, devices: int, count: int) -> None:
 def write_lookups(file: Path, *, devices: int, count: int) -> None:
     """Write questions of a switch about even devices; a line is path, Authorization, form."""
     chance = random.Random(_SEED)
-    basic = base64.b64encode(":".join(SWITCH).encode()).decode()
     with file.open("w") as lines:
         for _ in range(count):
-            lines.write(f"{LOOKUP_PATH}\tBasic {basic}\t{urlencode(_question(chance, devices))}\n")
+            lines.write(f"{LOOKUP_PATH}\tBasic {_BASIC}\t{urlencode(_question(chance, devices))}\n")
+
+
+def write_forwarded(file: Path, *, devices: int, count: int, with_rules: bool) -> None:
+    """Likewise about devices that forward before the call: those with ten rules, or those without any."""
+    chance = random.Random(_SEED)
+    first = 0 if with_rules else 12
+    with file.open("w") as lines:
+        for _ in range(count):
+            device = chance.randrange(first, devices - 23, 24) + chance.choice((2, 6))
+            lines.write(f"{LOOKUP_PATH}\tBasic {_BASIC}\t{urlencode(_call(chance) | {'device': str(device)})}\n")
 
 
 def read(file: Path) -> Iterator[tuple[str, dict[str, str], bytes]]:
@@ -64,13 +74,17 @@ def _update(chance: random.Random, devices: int) -> dict[str, str]:
     return forward | chance.choice(changes)
 
 
-def _question(chance: random.Random, devices: int) -> dict[str, str]:
-    twelve = chance.randrange(0, devices - 11, 12)
-    call = {
+def _call(chance: random.Random) -> dict[str, str]:
+    return {
         "call_id": f"{chance.getrandbits(64):016x}-bench",
         "caller_number": f"3705{chance.randrange(10**7):07}",
         "caller_name": "Caller",
     }
+
+
+def _question(chance: random.Random, devices: int) -> dict[str, str]:
+    twelve = chance.randrange(0, devices - 11, 12)
+    call = _call(chance)
     asked: tuple[dict[str, str], ...] = (
         {"device": str(twelve + 2)},
         {"device": str(twelve + 2)},

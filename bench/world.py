@@ -54,6 +54,24 @@ FROM generate_series(0, $1::bigint - 12, 12) AS n
 UNION ALL
 SELECT n + 4, 'no_answer', 1, 'voicemail', NULL, NULL, NULL FROM generate_series(0, $1::bigint - 12, 12) AS n"""
 
+# Of each 24 devices the forwards of the first twelve have ten rules, none of which holds: five ask a schedule, which is
+# never open, and five a caller list. Each leads to the 8th, the 10th or the 12th, so all but the last are read in vain.
+_CONDITIONS: Final = """
+INSERT INTO schedule (id, name, owner_id, weekly, exceptions) VALUES (1, 'Never', 1, '[]', '[]');
+INSERT INTO caller_list (id, name, owner_id, entries) VALUES (1, 'Few', 1, ARRAY['+4420', '+4930*'])"""
+_RULES: Final = """
+UPDATE callflow SET rules = (
+    SELECT jsonb_agg(jsonb_build_object(
+        'name', 'Rule ' || n, 'enabled', true,
+        'if', CASE n % 2 WHEN 0 THEN '{"schedule": 1}'::jsonb ELSE '{"caller": {"list": 1}}' END,
+        'do', jsonb_build_object(
+            'action', 'forward', 'then', '{"action": "empty"}'::jsonb,
+            'steps', jsonb_build_array(jsonb_build_object(
+                'to', jsonb_build_object('device', device_id / 12 * 12 + 8 + n % 3 * 2),
+                'ring_seconds', 15, 'caller_id', '{"kind": "device"}'::jsonb)))))
+    FROM generate_series(1, 10) AS n)
+WHERE state = 'before_call' AND device_id % 24 < 12"""
+
 _SWITCH_USER: Final = """
 INSERT INTO switch_user (username, password_hash, domain, trust_headers, dial)
 VALUES ($1, $2, 'bench.example', false, '{}')"""
@@ -104,6 +122,16 @@ async def make_token(url: SecretStr, *, account: int = 1) -> str:
     await connection.execute(statement, account, token_hash(token))
     await connection.close()
     return token
+
+
+async def add_rules(url: SecretStr) -> None:
+    """Give half of the forwards before the call ten rules, see `_RULES`."""
+    connection = await asyncpg.connect(address(url))
+    await connection.execute(_CONDITIONS)
+    await connection.execute(_RULES)
+    await connection.execute("VACUUM ANALYZE")
+    await connection.close()
+    await checkpoint(url)
 
 
 async def checkpoint(url: SecretStr) -> None:

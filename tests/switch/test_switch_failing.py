@@ -259,8 +259,8 @@ async def test_a_question_that_never_ends_is_answered_when_its_time_is_over(star
     body = await asyncio.wait_for(reader.readuntil(b"}"), LONG)
     writer.close()
     assert head.startswith(b"HTTP/1.1 200 ")
-    assert b'"action": "end"' in body
-    assert b'"cause": "486"' in body
+    assert b'"action":"end"' in body
+    assert b'"cause":"486"' in body
 
 
 async def test_a_switch_that_hangs_up_in_mid_question_harms_nobody(

@@ -138,7 +138,7 @@ async def reads(many: asyncpg.Connection, statement: str) -> set[tuple[str, str]
 @pytest.mark.parametrize(
     ("statement", "tables"),
     [
-        (lookups._FIND, {"device", "callflow", "did"}),  # noqa: SLF001 - the statement itself is the subject
+        (lookups._FIND, {"device", "callflow", "did", "callflow_reference"}),  # noqa: SLF001 - the statement itself is the subject
         (lookups._FOLLOW, {"device", "callflow", "did", "callflow_reference"}),  # noqa: SLF001 - likewise
     ],
     ids=["near", "a chain"],
@@ -151,25 +151,35 @@ async def test_an_index_finds_every_row_however_many_there_are(
     assert {how for _, how in read} <= INDEX_SCANS, read
 
 
-@pytest.mark.parametrize(
-    ("function", "parameters", "tables"),
-    [
-        (
-            "callflow_notes",
-            {"near": "$1::bigint[]", "caller": "$2::text", "is_anonymous": "$3::boolean"},
-            {"device", "did", "callflow_reference", "schedule", "caller_list_entry"},
-        ),
-        ("callflow_leads", {"device": "$1::bigint", "in_state": "$2::text"}, {"did", "callflow_reference"}),
-    ],
-)
-async def test_an_index_finds_what_rules_and_chains_name(
-    many: asyncpg.Connection, function: str, parameters: dict[str, str], tables: set[str]
-) -> None:
-    source = await many.fetchval("SELECT prosrc FROM pg_proc WHERE proname = $1", function)
-    statement = source.partition("RETURN")[2].strip().removesuffix("END").strip().removesuffix(";")
-    statement = statement.removeprefix("ARRAY").removeprefix("(").removesuffix(")")
-    for name, parameter in parameters.items():
-        statement = re.sub(rf"(?<![.\w]){name}(?![.\w])(?! JOIN)", parameter, statement)
-    read = await reads(many, statement)
-    assert {table for table, _ in read} == tables
+# The variables of `callflow_notes`, and their types.
+VARIABLES = {
+    "near": "bigint[]",
+    "named.dids": "bigint[]",
+    "named.schedules": "bigint[]",
+    "named.caller_lists": "bigint[]",
+    "named.numbers": "text[]",
+    "entries": "text[]",
+    "digits": "text",
+    "caller": "text",
+}
+
+
+def with_parameters(query: str) -> str:
+    """The same with `$1`, `$2` and so on in place of variables."""
+    number = 0
+    for variable, type_ in VARIABLES.items():
+        query, found = re.subn(rf"(?<![.\w]){re.escape(variable)}(?![.\w])", f"${number + 1}::{type_}", query)
+        number += bool(found)
+    return query
+
+
+async def test_an_index_finds_what_rules_and_chains_name(many: asyncpg.Connection) -> None:
+    source = await many.fetchval("SELECT prosrc FROM pg_proc WHERE proname = 'callflow_notes'")
+    queries = re.findall(r":= \((SELECT [^;]*)\);", source)
+    queries += [query.replace("INTO named", "") for query in re.findall(r"\n    (SELECT [^;]*);", source)]
+    read: set[tuple[str, str]] = set()
+    for query in queries:
+        read |= await reads(many, with_parameters(query))
+    assert len(queries) == 6
+    assert {table for table, _ in read} == {"device", "did", "callflow_reference", "schedule", "caller_list_entry"}
     assert {how for _, how in read} <= INDEX_SCANS, read
