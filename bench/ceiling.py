@@ -213,23 +213,23 @@ def _decide(asked: dict[str, str], rows: list[Any], domain: str) -> str:
     start = next(row for row in rows if (str(row[1]) == asked["device"] if "device" in asked else row[0]))
     id_, call_id = start[1], asked["call_id"]
     number, name = asked["caller_number"], asked["caller_name"]
-    flow = next((row for row in rows if row[1] == id_ and row[11] == state), None)
+    flow = next((row for row in rows if row[1] == id_ and row[10] == state), None)
     answer = dict.fromkeys(_NAMES, "")
     answer |= {"caller_number": number, "caller_name": name, "privacy": "off", "leg": "1", "flow_id": call_id}
     answer["device"] = str(id_)
     routes: list[dict[str, Any]] = []
     if flow is None:
         answer["action"] = "none"
-    elif flow[12] == "voicemail":
+    elif flow[11] == "voicemail":
         answer |= {"action": "voicemail", "mailbox": start[3], "path": _marker(f"{id_}", asked)}
     else:
-        at_number = flow[13] is None
-        to = flow[16] if at_number else flow[15]
-        seconds = 60 if at_number else next(row[7] for row in rows if row[1] == flow[13])
+        at_number = flow[12] is None
+        target = None if at_number else next(row for row in rows if row[1] == flow[12])
+        to, seconds = (target[3], target[7]) if target else (flow[13], 60)
         shown_as = start[8][0] if at_number else start[3]
         uri, by = f"sip:{to}@{domain}", f"<sip:{shown_as}@{domain}"
         headers: dict[str, Any] = {}
-        if flow[17] == "device":
+        if flow[14] == "device":
             answer |= {"caller_number": start[5], "caller_name": start[6]}
             headers["from"] = {"display": f'"{start[6]}"', "uri": f"sip:{start[5]}@{domain}"}
         reason = _REASONS[state]
@@ -237,7 +237,7 @@ def _decide(asked: dict[str, str], rows: list[Any], domain: str) -> str:
         history = f"{by}?Privacy=none>;index=1, <{uri};cause=302>;index=1.1;mp=1"
         headers["extra"] = f"Diversion: {diversion}\r\nHistory-Info: {history}\r\n"
         routes.append({"uri": uri, "fr_inv_timer": seconds * 1000, "headers": headers})
-        at = "x" if at_number else flow[13]
+        at = "x" if at_number else flow[12]
         answer |= {"action": "forward", "dial": uri, "ring_seconds": str(seconds), "diversion": diversion}
         answer |= {"history_info": history, "reason": reason, "device": str(id_ if at_number else at)}
         answer |= {"payer": start[4], "payer_device": str(id_), "leg": "2", "path": _marker(f"{id_}u.{at}", asked)}

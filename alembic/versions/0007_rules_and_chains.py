@@ -132,12 +132,6 @@ _ASKED = (
     """
 CREATE FUNCTION callflow_target_rules(account bigint) RETURNS text LANGUAGE plpgsql STABLE AS $$
 BEGIN
-    -- Where nobody has any, which the index of those that have some tells at once.
-    IF NOT EXISTS (SELECT FROM account AS any_account
-        WHERE num_nonnulls(any_account.country, any_account.number_pattern, any_account.targets) > 0)
-        AND NOT EXISTS (SELECT FROM account_lock) THEN
-        RETURN NULL;
-    END IF;
     RETURN (
         SELECT jsonb_build_object(
             'country', coalesce(owner.country, above.country, top.country),
