@@ -289,7 +289,7 @@ async def restless(start_service: StartService, api_demo: OwnDemo) -> httpx.Asyn
         yield MorFace(parts.call_flows, settings.allow_get, settings.error_envelope).face()
         yield api_face(replace(json_house(settings, parts), comment_seconds=0.05))
 
-    return await start_service(api_demo.url, make_faces=faces, max_streams=2)
+    return await start_service(api_demo.url, make_faces=faces, max_streams=2, database_timeout_ms=20_000)
 
 
 @pytest.mark.usefixtures("only_when_told")

@@ -352,7 +352,7 @@ async def test_too_many_wrong_tokens_are_told_when_to_come_back(start_service: S
 async def test_a_version_must_be_named_where_the_setting_says_so(
     start_service: StartService, demo: OwnDemo, admin: dict[str, str]
 ) -> None:
-    service = await start_service(demo.url, require_if_match=True)
+    service = await start_service(demo.url, require_if_match=True, database_timeout_ms=20_000)
     for method, path, body in (
         ("PATCH", "devices/4", {"caller_name": "A"}),
         ("DELETE", "devices/100", None),

@@ -166,7 +166,7 @@ async def test_after_a_day_a_key_is_free_and_old_answers_are_dropped(
 async def test_another_worker_gives_the_first_one_s_answer(
     house: httpx.AsyncClient, admin: dict[str, str], demo: OwnDemo, start_service: StartService
 ) -> None:
-    other = await start_service(demo.url)
+    other = await start_service(demo.url, database_timeout_ms=20_000)
     headers = {**admin, "Idempotency-Key": "once"}
     answers = await asyncio.gather(
         *(each.post("/v1/tokens", json={}, headers=headers) for each in (house, other) for _ in range(5))

@@ -30,7 +30,9 @@ async def own_demo(create_database: Callable[..., SecretStr], migrated_url: Secr
 
 @pytest_asyncio.fixture(scope="module")
 async def service(start_service: StartService, own_demo: OwnDemo) -> httpx.AsyncClient:
-    return await start_service(own_demo.url, webhook_networks=(HERE,), webhook_timeout_ms=3000)
+    return await start_service(
+        own_demo.url, webhook_networks=(HERE,), webhook_timeout_ms=3000, database_timeout_ms=20_000
+    )
 
 
 @pytest_asyncio.fixture
