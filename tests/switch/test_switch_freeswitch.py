@@ -193,9 +193,12 @@ async def test_the_variables_that_the_shipped_configuration_sends_are_enough(
     for request in (fresh, later):
         cut = {name: value for name, value in request.items() if name in POST_VARIABLES or name in leading}
         assert len(cut) < len(request)
-        whole = await service.post("/switch/freeswitch", data=request, auth=SWITCH)
-        less = await service.post("/switch/freeswitch", data=cut, auth=SWITCH)
-        assert whole.content == less.content != NOT_FOUND
+        whole, less = [
+            # The second of the one question may be over when the other comes.
+            re.sub(rb"_t[0-9a-z]{6}", b"", (await service.post("/switch/freeswitch", data=sent, auth=SWITCH)).content)
+            for sent in (request, cut)
+        ]
+        assert whole == less != NOT_FOUND
 
 
 async def test_freeswitch_may_ask_by_get(service: httpx.AsyncClient, flows: Flows) -> None:
