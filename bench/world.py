@@ -55,7 +55,7 @@ UNION ALL
 SELECT n + 4, 'no_answer', 1, 'voicemail', NULL, NULL, NULL FROM generate_series(0, $1::bigint - 12, 12) AS n"""
 
 # Of each 24 devices the forwards of the first twelve have ten rules, none of which holds: five ask a schedule, which is
-# never open, and five a caller list. Each leads to the 8th, the 10th or the 12th, so all but the last are read in vain.
+# never open, and five a caller list. Each leads to the 8th, the 10th or the 12th of its twelve.
 _CONDITIONS: Final = """
 INSERT INTO schedule (id, name, owner_id, weekly, exceptions) VALUES (1, 'Never', 1, '[]', '[]');
 INSERT INTO caller_list (id, name, owner_id, entries) VALUES (1, 'Few', 1, ARRAY['+4420', '+4930*'])"""

@@ -8,7 +8,6 @@ from callflow_service.domain.routing.router import route
 from callflow_service.domain.routing.words import (
     CAUSES,
     NEVER_SET,
-    NO_CIRCUMSTANCES,
     Circumstances,
     Decision,
     Facts,
@@ -22,7 +21,6 @@ from callflow_service.domain.routing.words import (
 __all__ = [
     "CAUSES",
     "NEVER_SET",
-    "NO_CIRCUMSTANCES",
     "Circumstances",
     "Decision",
     "Facts",
